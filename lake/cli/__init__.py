@@ -1,0 +1,5 @@
+"""The command line: ``lake``."""
+
+from lake.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,50 @@
+"""Plans and those who execute them: tasks, stages, executors, events, the ledger. Knows nothing of tables."""
+
+from lake.run.engines import resolve
+from lake.run.events import (
+    Callback,
+    EntryRefused,
+    Event,
+    JobCommitted,
+    StageDone,
+    StageFailed,
+    StageStarted,
+    TaskDone,
+    TaskRetried,
+    TaskSkipped,
+    TaskStarted,
+    ignore,
+    json_lines,
+    tee,
+)
+from lake.run.ledger import Ledger, Store, run_stage
+from lake.run.local import LocalExecutor
+from lake.run.progress import Progress
+from lake.run.task import Executor, Stage, Task, TaskResult
+
+__all__ = [
+    "Task",
+    "Stage",
+    "TaskResult",
+    "Executor",
+    "LocalExecutor",
+    "resolve",
+    "Ledger",
+    "Store",
+    "run_stage",
+    "Callback",
+    "Event",
+    "StageStarted",
+    "TaskStarted",
+    "TaskRetried",
+    "TaskSkipped",
+    "TaskDone",
+    "StageDone",
+    "StageFailed",
+    "EntryRefused",
+    "JobCommitted",
+    "Progress",
+    "ignore",
+    "json_lines",
+    "tee",
+]

@@ -1,0 +1,103 @@
+"""Plain files in a location, through the very object store that Lance uses for tables."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lance.file import LanceFileSession
+
+from lake.errors import StorageError
+from lake.storage.location import Location
+
+# What Lance raises when a store fails; which of them, differs from call to call.
+_FAILURES = (OSError, ValueError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Read, write, list and delete small files under one location.
+
+    Lance's own sessions do the work, so that every store that can hold a table works here with the
+    same options. Names are relative to the location, with ``/`` between parts.
+    """
+
+    location: Location
+
+    @functools.cached_property
+    def _session(self) -> LanceFileSession:
+        return LanceFileSession(self.location.uri, storage_options=dict(self.location.options))
+
+    def names(self, folder: str | None = None) -> Iterator[str]:
+        """Yield the names of all files below ``folder``, relative to the location."""
+        try:
+            yield from sorted(self._session.list(folder))
+        except _FAILURES as error:
+            if not self._absent(error):
+                raise self._failed("list", folder or "", error) from error
+
+    def folders(self, folder: str | None = None) -> list[str]:
+        """Return the names of the folders directly in the location, or in a folder of it."""
+        try:
+            found = self._session.list_with_delimiter(folder)
+        except _FAILURES as error:
+            if self._absent(error):
+                return []
+            raise self._failed("list", folder or "", error) from error
+        return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found.common_prefixes)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file of that name is there."""
+        try:
+            return bool(self._session.contains(name))
+        except _FAILURES as error:
+            raise self._failed("look for", name, error) from error
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        with tempfile.TemporaryDirectory(prefix="lake-") as folder:
+            return self._fetch(name, folder).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file, replacing what was there."""
+        with tempfile.TemporaryDirectory(prefix="lake-") as folder:
+            copy = Path(folder) / "copy"
+            copy.write_bytes(data)
+            self._upload(copy, name)
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is not there is no error."""
+        try:
+            self._session.delete_file(name)
+        except _FAILURES as error:
+            if self.exists(name):
+                raise self._failed("delete", name, error) from error
+
+    def copy_to(self, other: Files, name: str) -> None:
+        """Copy one file into another location, through this machine's disk."""
+        with tempfile.TemporaryDirectory(prefix="lake-") as folder:
+            other._upload(self._fetch(name, folder), name)
+
+    def _absent(self, error: Exception) -> bool:
+        # An object store lists nothing where no folder is; what it does not find then is the bucket.
+        return self.location.scheme == "file" and "not found" in str(error).lower()
+
+    def _fetch(self, name: str, folder: str) -> Path:
+        copy = Path(folder) / "copy"
+        try:
+            self._session.download_file(name, str(copy))
+        except _FAILURES as error:
+            raise self._failed("read", name, error) from error
+        return copy
+
+    def _upload(self, copy: Path, name: str) -> None:
+        try:
+            self._session.upload_file(str(copy), name)
+        except _FAILURES as error:
+            raise self._failed("write", name, error) from error
+
+    def _failed(self, verb: str, name: str, error: Exception) -> StorageError:
+        return StorageError(f"cannot {verb} {self.location.uri}/{name}: {error}")

@@ -1,0 +1,1 @@
+"""The table's internals: snapshots, commits, writes, history, upkeep."""

@@ -1,0 +1,56 @@
+"""Fixtures for all tests: a place for tables, on this machine's disk and on an object store."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Helpers are imported as `tests.support`; last, so that nothing installed is shadowed.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from lake.storage import Location
+from tests.support import s3
+from tests.support.proxy import Proxy, proxying
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[str]:
+    """URL of an S3 with a bucket."""
+    with s3.moto() as url:
+        s3.make_bucket(url, s3.BUCKET)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def faulty(store: str) -> Iterator[Proxy]:
+    """A proxy in front of the store, for the whole session; tests use `proxy`."""
+    with proxying(store) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(faulty: Proxy) -> Iterator[Proxy]:
+    """A proxy in front of the store, without rules."""
+    faulty.arm()
+    yield faulty
+    faulty.release(forward=False)
+    faulty.arm()
+
+
+@pytest.fixture
+def bucket(store: str) -> Location:
+    """A lake's root on S3 of this test's own."""
+    return Location.of(f"s3://{s3.BUCKET}/{uuid.uuid4().hex}", s3.options(store))
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """A lake's root of this test's own: on disk, and on S3."""
+    if request.param == "local":
+        return Location.of(tmp_path / "lake")
+    there: Location = request.getfixturevalue("bucket")
+    return there

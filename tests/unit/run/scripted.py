@@ -1,0 +1,134 @@
+"""Tasks that behave as told. Workers import this module by name, so it is not a test module."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class NeedsKeyword(Exception):
+    """Pickles, and then cannot be unpickled: as many libraries' errors do."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Planned(Exception):
+    pass
+
+
+def runs(folder: Path, key: str | None = None) -> int:
+    """How many attempts were begun, counted where all processes see it."""
+    return len(list(folder.glob(f"{key or '*'}.*.run")))
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Fails, or kills its process, at its first attempts; then returns its key's length."""
+
+    key: str
+    folder: str
+    fails: int = 0
+    kills: int = 0
+    seconds: float = 0.0
+    message: str = "as planned"
+
+    def run(self) -> int:
+        folder = Path(self.folder)
+        attempt = runs(folder, self.key) + 1
+        (folder / f"{self.key}.{attempt}.run").write_text(str(os.getpid()))
+        time.sleep(self.seconds)
+        if attempt <= self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if attempt <= self.fails:
+            self.fail()
+        return len(self.key)
+
+    def fail(self) -> None:
+        raise Planned(self.message)
+
+
+@dataclass(frozen=True)
+class Raises:
+    """Always raises an error of the kind that is asked for."""
+
+    key: str
+    kind: str
+
+    def run(self) -> int:
+        if self.kind == "keyword":
+            raise NeedsKeyword("no such code", code=7)
+        if self.kind == "exit":
+            sys.exit(3)
+        raise ValueError(self.kind)
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Ends when `count` tasks with the same folder have begun: only if they run at the same time."""
+
+    key: str
+    folder: str
+    count: int
+
+    def run(self) -> int:
+        folder = Path(self.folder)
+        (folder / f"{self.key}.1.run").touch()
+        deadline = time.monotonic() + 60
+        while runs(folder) < self.count:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the others did not begin")
+            time.sleep(0.01)
+        return self.count
+
+
+@dataclass(frozen=True)
+class Holds:
+    """Does not pickle."""
+
+    key: str
+    function: Callable[[], int] = field(default=lambda: 1)
+
+    def run(self) -> int:
+        return self.function()
+
+
+@dataclass(frozen=True)
+class ReturnsLock:
+    """Its receipt does not pickle."""
+
+    key: str
+
+    def run(self) -> object:
+        return threading.Lock()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Returns a variable of its process."""
+
+    key: str
+
+    def run(self) -> str | None:
+        return os.environ.get(self.key)
+
+
+@dataclass(frozen=True)
+class Pid:
+    key: str
+
+    def run(self) -> int:
+        return os.getpid()
+
+
+@dataclass(frozen=True)
+class Nothing:
+    key: str
+
+    def run(self) -> None:
+        pass
