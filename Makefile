@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint bench dist clean
+.PHONY: demo test fuzz lint bench dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lake demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/property tests/unit/schema --hypothesis-profile=new -n $(WORKERS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

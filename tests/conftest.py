@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Helpers are imported as `tests.support`; last, so that nothing installed is shadowed.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -15,6 +16,11 @@ sys.path.append(str(Path(__file__).parents[1]))
 from lake.storage import Location
 from tests.support import s3
 from tests.support.proxy import Proxy, proxying
+
+# A change is judged by the same examples each time; `make fuzz` draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", derandomize=False, print_blob=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,8 @@ class Changes:
     before, after : Snapshot
         Of one table.
     columns : tuple of str or None
-        Which columns to give; all by default. Deleted rows have the values that they had.
+        Which columns to give; all by default. Deleted rows have the values that they had, and null in columns
+        that their version did not have by this name and type.
     """
 
     before: Snapshot
@@ -50,22 +51,39 @@ class Changes:
     def _batches(self) -> Iterator[pa.RecordBatch]:
         old, new = _differing(self.before.dataset, self.after.dataset)
         rows_before, rows_after = _rows(self.before.dataset, old), _rows(self.after.dataset, new)
-        names = list(self.columns or self.after.dataset.schema.names)
-        shared = [name for name in names if name in self.before.dataset.schema.names]
+        names = self._schema().names[1:]
         known = _match(rows_before, rows_after)
         for kind, mask in (("insert", ~known.present), ("update", known.present & known.newer)):
             yield from _take(self.after.dataset, rows_after, mask, kind, names)
         gone = ~_match(rows_after, rows_before).present
-        yield from _take(self.before.dataset, rows_before, gone, "delete", shared)
+        kept = [name for name in names if self._kept(name)] or self.before.dataset.schema.names[
+            :1
+        ]  # at least one is read
+        for batch in _take(self.before.dataset, rows_before, gone, "delete", kept):
+            yield self._padded(batch)
 
     def to_arrow(self) -> pa.Table:
-        """Return all changed rows; of deleted rows, columns that did not exist yet are null."""
+        """Return all changed rows."""
         batches = [pa.Table.from_batches([b]) for b in self.to_batches()]
-        if not batches:
-            schema = self.after.dataset.schema
-            fields = [schema.field(n) for n in self.columns or schema.names]
-            return pa.schema([pa.field(CHANGE, pa.string()), *fields]).empty_table()
-        return pa.concat_tables(batches, promote_options="permissive")
+        return pa.concat_tables(batches, promote_options="permissive") if batches else self._schema().empty_table()
+
+    def _schema(self) -> pa.Schema:
+        schema = self.after.dataset.schema
+        return pa.schema([pa.field(CHANGE, pa.string()), *(schema.field(n) for n in self.columns or schema.names)])
+
+    def _kept(self, name: str) -> bool:
+        """Whether the older version has the column too."""
+        before, after = self.before.dataset.schema, self.after.dataset.schema
+        return name in before.names and before.field(name).type == after.field(name).type
+
+    def _padded(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Give deleted rows the columns that are newer than they are."""
+        columns, fields = [], []
+        for field in self._schema():
+            there = field.name in batch.schema.names
+            fields.append(batch.schema.field(field.name) if there else field.with_nullable(True))
+            columns.append(batch.column(field.name) if there else pa.nulls(batch.num_rows, field.type))
+        return pa.record_batch(columns, schema=pa.schema(fields))
 
     def counts(self) -> dict[str, int]:
         """Count the changes without reading the rows' columns."""

@@ -10,6 +10,7 @@ import pytest
 
 from lake.errors import InvalidInput, NotFound
 from lake.storage import Location
+from lake.table import columns as column_changes
 from lake.table import compact, history, merge, rows, write
 from lake.table.changes import compare
 from lake.table.snapshot import Snapshot, open_head
@@ -117,6 +118,18 @@ def test_changes_on_a_branch_and_of_some_columns(root: Location) -> None:
     assert changes.counts() == {"insert": 1, "update": 1, "delete": 0}
     found = changes.to_arrow().to_pylist()
     assert found == [{"_change": "insert", "id": 50}, {"_change": "update", "id": 1}]
+
+
+@pytest.mark.parametrize("columns", [None, ["m", "id"], ["m"]])
+def test_deleted_rows_are_null_in_columns_that_are_newer(root: Location, columns: list[str] | None) -> None:
+    table = make(root)
+    old = open_head(table).version
+    column_changes.rename_columns(table, None, {"n": "m"})
+    rows.delete(table, None, "id = 3")
+    found = compare(Snapshot(table, old), Snapshot(table, open_head(table).version), columns).to_arrow()
+    names = columns or ["id", "m"]
+    assert found.schema.names == ["_change", *names]
+    assert found.to_pylist() == [{"_change": "delete"} | {name: {"id": 3, "m": None}[name] for name in names}]
 
 
 def test_no_change_is_an_empty_table(root: Location) -> None:

@@ -1,0 +1,1 @@
+"""Spark: the lake's tasks on a cluster, its tables as a data source, its searches as SQL functions."""
