@@ -6,11 +6,13 @@ import time
 
 import lance
 import pyarrow as pa
+from lance.fragment import FragmentMetadata
+from lance.schema import LanceSchema
 
 from lake.errors import Conflict
 from lake.schema import Schema
 from lake.storage import Location, require_put_if_absent
-from lake.table.commit import Operation, claim, commit, create, earlier
+from lake.table.commit import Commit, Operation, claim, commit, create, earlier
 from lake.table.inputs import Data
 from lake.table.progress import Progress
 from lake.table.receipt import Receipt
@@ -81,11 +83,44 @@ def append(
     head = open_head(location, branch)
     if (before := earlier(head, location, branch, commit_id)) is not None:  # look before the input is read
         return Receipt.of(before, time.monotonic() - started, {})
-    since = head.version
-    written_for = head.lance_schema
+    since, written_for = head.version, head.lance_schema
     stream = Stream(data, Schema.decode(head.schema), progress=progress)
-    counts: dict[str, int] = {}
     fragments = write_files(stream, head, location)
+    done, counts = commit_append(
+        location, branch, fragments, stream.rows, written_for=written_for, commit_id=commit_id, since=since
+    )
+    return Receipt.of(done, time.monotonic() - started, counts)
+
+
+def commit_append(
+    location: Location,
+    branch: str | None,
+    fragments: list[FragmentMetadata],
+    rows: int,
+    *,
+    written_for: LanceSchema,
+    commit_id: str | None = None,
+    since: int = 0,
+) -> tuple[Commit, dict[str, int]]:
+    """Append data files that are written already, by this process or by others.
+
+    Parameters
+    ----------
+    fragments : list of FragmentMetadata
+        From `write_files`.
+    rows : int
+        In all of them.
+    written_for : LanceSchema
+        Of the version that the files were written for: the columns must be the same still.
+    since : int
+        The caller has looked for the id up to this version.
+
+    Returns
+    -------
+    tuple of Commit and dict
+        The commit, and what it counted, for a `Receipt`.
+    """
+    counts: dict[str, int] = {}
 
     def plan(newest: lance.LanceDataset) -> Operation | None:
         if newest.lance_schema != written_for:
@@ -94,7 +129,7 @@ def append(
                 ours="append",
                 theirs="a change of columns",
             )
-        counts.update(inserted=stream.rows, bytes=file_bytes(fragments))
+        counts.update(inserted=rows, bytes=file_bytes(fragments))
         if not fragments:
             return None
         if commit_id is None:  # nobody else can be making this very commit
@@ -107,9 +142,9 @@ def append(
         )
         return claim(newest, operation)
 
-    properties = {"lake.inserted": str(stream.rows)}
+    properties = {"lake.inserted": str(rows)}
     done = commit(location, branch, plan, verb="append", commit_id=commit_id, since=since, properties=properties)
-    return Receipt.of(done, time.monotonic() - started, counts)
+    return done, counts
 
 
 def overwrite(
@@ -133,12 +168,35 @@ def overwrite(
     since = head.version
     stream = Stream(data, schema or Schema.decode(head.schema), progress=progress)
     fragments = write_files(stream, head, location, afresh=True)
+    done, counts = commit_overwrite(
+        location, branch, fragments, stream.rows, stream.arrow_schema, commit_id=commit_id, since=since
+    )
+    return Receipt.of(done, time.monotonic() - started, counts)
+
+
+def commit_overwrite(
+    location: Location,
+    branch: str | None,
+    fragments: list[FragmentMetadata],
+    rows: int,
+    schema: pa.Schema,
+    *,
+    commit_id: str | None = None,
+    since: int = 0,
+) -> tuple[Commit, dict[str, int]]:
+    """Replace all rows by data files that were written afresh; otherwise as `commit_append`.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        With the lake's metadata.
+    """
     counts: dict[str, int] = {}
 
     def plan(newest: lance.LanceDataset) -> Operation:
-        counts.update(inserted=stream.rows, deleted=newest.count_rows(), bytes=file_bytes(fragments))
-        return lance.LanceOperation.Overwrite(stream.arrow_schema, fragments)
+        counts.update(inserted=rows, deleted=newest.count_rows(), bytes=file_bytes(fragments))
+        return lance.LanceOperation.Overwrite(schema, fragments)
 
-    properties = {"lake.inserted": str(stream.rows)}
+    properties = {"lake.inserted": str(rows)}
     done = commit(location, branch, plan, verb="overwrite", commit_id=commit_id, since=since, properties=properties)
-    return Receipt.of(done, time.monotonic() - started, counts)
+    return done, counts
