@@ -57,12 +57,14 @@ class Stream:
 
 
 def write_files(
-    stream: Stream, dataset: lance.LanceDataset, location: Location, *, afresh: bool = False
+    stream: Stream, target: lance.LanceDataset | str, location: Location, *, afresh: bool = False
 ) -> list[FragmentMetadata]:
     """Write a stream into data files that no version names yet.
 
     Parameters
     ----------
+    target : LanceDataset or str
+        The table, or where there is none yet.
     afresh : bool
         For an overwrite, which numbers the fields anew: the files must bear the new numbers.
 
@@ -74,7 +76,7 @@ def write_files(
     try:
         fragments: list[FragmentMetadata] = write_fragments(
             stream.reader(),
-            dataset,
+            target,
             mode="overwrite" if afresh else "append",
             max_rows_per_file=ROWS_PER_FILE,
             max_bytes_per_file=BYTES_PER_FILE,
