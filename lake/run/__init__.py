@@ -19,7 +19,7 @@ from lake.run.events import (
 )
 from lake.run.ledger import Ledger, Store, run_stage
 from lake.run.local import LocalExecutor
-from lake.run.progress import Progress
+from lake.run.progress import Progress, listening
 from lake.run.task import Executor, Stage, Task, TaskResult
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "EntryRefused",
     "JobCommitted",
     "Progress",
+    "listening",
     "ignore",
     "json_lines",
     "tee",

@@ -2,11 +2,13 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lake.run.events import Event, StageDone, StageFailed, StageStarted, TaskDone, TaskRetried, TaskSkipped
+from lake.run.events import Callback, Event, StageDone, StageFailed, StageStarted, TaskDone, TaskRetried, TaskSkipped
 from lake.run.memory import resident_bytes
 
 if TYPE_CHECKING:
@@ -89,3 +91,13 @@ class Progress:
         if self._retried[stage]:
             parts.append(f"{self._retried[stage]:,} retries")
         return ", ".join([*parts, f"{resident_bytes() / 2**20:,.0f} MiB"])
+
+
+@contextmanager
+def listening(on_event: Callback | None) -> Iterator[Callback]:
+    """Give the caller's own callback, or a live view where a person looks on."""
+    if on_event is not None:
+        yield on_event
+    else:
+        with Progress() as progress:
+            yield progress

@@ -59,14 +59,14 @@ class Files:
     def read(self, name: str) -> bytes:
         """Return a whole file."""
         with tempfile.TemporaryDirectory(prefix="lake-") as folder:
-            return self._fetch(name, folder).read_bytes()
+            return self.download(name, Path(folder) / "copy").read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file, replacing what was there."""
         with tempfile.TemporaryDirectory(prefix="lake-") as folder:
             copy = Path(folder) / "copy"
             copy.write_bytes(data)
-            self._upload(copy, name)
+            self.upload(copy, name)
 
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is no error."""
@@ -79,25 +79,26 @@ class Files:
     def copy_to(self, other: Files, name: str) -> None:
         """Copy one file into another location, through this machine's disk."""
         with tempfile.TemporaryDirectory(prefix="lake-") as folder:
-            other._upload(self._fetch(name, folder), name)
+            other.upload(self.download(name, Path(folder) / "copy"), name)
 
-    def _absent(self, error: Exception) -> bool:
-        # An object store lists nothing where no folder is; what it does not find then is the bucket.
-        return self.location.scheme == "file" and "not found" in str(error).lower()
-
-    def _fetch(self, name: str, folder: str) -> Path:
-        copy = Path(folder) / "copy"
+    def download(self, name: str, copy: Path) -> Path:
+        """Copy a file to this machine's disk; return where it is."""
         try:
             self._session.download_file(name, str(copy))
         except _FAILURES as error:
             raise self._failed("read", name, error) from error
         return copy
 
-    def _upload(self, copy: Path, name: str) -> None:
+    def upload(self, copy: Path, name: str) -> None:
+        """Copy a file from this machine's disk, replacing what was there."""
         try:
             self._session.upload_file(str(copy), name)
         except _FAILURES as error:
             raise self._failed("write", name, error) from error
+
+    def _absent(self, error: Exception) -> bool:
+        # An object store lists nothing where no folder is; what it does not find then is the bucket.
+        return self.location.scheme == "file" and "not found" in str(error).lower()
 
     def _failed(self, verb: str, name: str, error: Exception) -> StorageError:
         return StorageError(f"cannot {verb} {self.location.uri}/{name}: {error}")

@@ -178,7 +178,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, first_row: int) -> pa.Reco
         if at < 0:
             arrays.append(pa.nulls(batch.num_rows, field.type))
         else:
-            arrays.append(_cast(batch.column(at), field, first_row))
+            arrays.append(cast_column(batch.column(at), field, first_row))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -199,7 +199,8 @@ def check_columns(given: pa.Schema, schema: pa.Schema, *, partial: bool = False)
         raise InvalidInput(f"columns {missing} are not nullable and missing in the input")
 
 
-def _cast(array: pa.Array, field: pa.Field, first_row: int) -> pa.Array:
+def cast_column(array: pa.Array, field: pa.Field, first_row: int) -> pa.Array:
+    """Bring one column to a table's type, as `conform` does."""
     target = field.type
     if array.type.equals(target):
         return array

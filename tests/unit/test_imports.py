@@ -18,9 +18,10 @@ FLOORS = [
     {"schema", "run"},
     {"table"},
     {"index"},
-    {"search"},
+    {"search", "etl"},
     {"anatomy"},
     {"handle", "catalog", "sample"},
+    {"job"},
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
