@@ -135,6 +135,8 @@ class Workshop:
         """
         small = len(tasks) <= 1 or sum(task.rows for task in tasks) < _IN_PROCESS_ROWS
         executor = LocalExecutor(1) if self.executor == "local" and small else resolve(self.executor)
+        if isinstance(executor, LocalExecutor) and len(tasks) > 1:
+            executor.start(BuildSegment.__module__)  # while the models are made
         try:
             yield LocalExecutor(1) if isinstance(executor, LocalExecutor) else executor, executor
         finally:

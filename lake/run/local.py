@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from importlib import import_module
 from multiprocessing import connection, parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import TracebackType
@@ -64,6 +65,14 @@ class LocalExecutor:
         """Run a stage; see `Executor.run`. Memory is checked at the call, tasks start with the first `next`."""
         workers = self._fit(stage)
         return self._in_process(stage, on_event) if self.workers == 1 else self._pooled(stage, on_event, workers)
+
+    def start(self, module: str) -> None:
+        """Start the worker processes now, to import a module of tasks while the caller does something else."""
+        if self.workers > 1:
+            fresh = [self._new_worker() for _ in range(self.workers - len(self._idle) - len(self._busy))]
+            for worker in fresh:
+                worker.load(module)
+            self._idle += fresh
 
     def close(self) -> None:
         """End all worker processes, busy ones too. A later `run` starts new ones."""
@@ -138,6 +147,9 @@ class LocalExecutor:
             if not worker.dead:
                 return worker
             worker.kill()
+        return self._new_worker()
+
+    def _new_worker(self) -> "_Worker":
         return _Worker(max(1, _cpus() // self.workers))
 
     def _outcome(self, future: Future[bytes]) -> Outcome[Any]:
@@ -170,6 +182,10 @@ class _Worker:
             future: Future[bytes] = Future()
             future.set_exception(error)
             return future
+
+    def load(self, module: str) -> None:
+        """Import a module, before the first task; an error comes again, and is told, when a task needs it."""
+        self._pool.submit(import_module, module)
 
     @property
     def dead(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import lance
 import pyarrow as pa
@@ -39,17 +40,24 @@ class Stream:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
-            with shown(self._progress) as report:
-                for batch in self._batches:
-                    conformed = conform(batch, self.arrow_schema, self.rows)
-                    yield self._validator.check(conformed)
-                    self.rows += conformed.num_rows
-                    self.bytes += conformed.nbytes
+            with shown(self._progress) as report, ThreadPoolExecutor(1) as ahead:
+                following = ahead.submit(self._next)
+                while (batch := following.result()) is not None:
+                    following = ahead.submit(self._next)  # read and checked while the writer is busy with this one
+                    yield batch
+                    self.rows += batch.num_rows
+                    self.bytes += batch.nbytes
                     if report is not None:
                         report(self.rows, self.bytes)
         except Exception as error:
             self.error = error
             raise
+
+    def _next(self) -> pa.RecordBatch | None:
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        return self._validator.check(conform(batch, self.arrow_schema, self._validator.row))
 
     def reader(self) -> pa.RecordBatchReader:
         """Return the stream as Arrow's reader; it can be read once."""
