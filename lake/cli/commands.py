@@ -15,6 +15,7 @@ import typer
 import lake
 from lake.anatomy import human
 from lake.cli.demo import run_demo
+from lake.cli.run import run
 from lake.cli.show import emit, grid
 from lake.errors import CorruptTable, InvalidInput, NotFound
 from lake.index import BuildReport
@@ -221,6 +222,9 @@ def expire(
         + ("; add --yes to do it" if done.dry_run and done.versions else "")
     )
     emit(text, as_json=as_json, data=done.to_dict())
+
+
+app.command()(run)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,16 @@ class LoadReport:
         """Return the fields as a plain dict, for JSON."""
         return asdict(self)
 
-    def __rich__(self) -> Table:
-        from rich.table import Table  # who prints nothing need not load it
+    def __rich__(self) -> Group:
+        from rich.console import Group  # who prints nothing need not load it
+        from rich.table import Table
 
-        grid = Table(title=self._title(), title_justify="left", title_style="bold")
+        grid = Table()
         for name in ("read", "written", "filtered", "duplicates", "refused"):
             grid.add_column(name, justify="right")
         counts = (self.read, self.written, self.filtered, self.duplicates, self.refused)
         grid.add_row(*(f"{count:,}" for count in counts))
-        grid.caption = self._caption()
-        grid.caption_justify = "left"
-        return grid
+        return Group(self._title(), grid, self._caption())
 
     def _title(self) -> str:
         if self.repeated:

@@ -1,0 +1,17 @@
+"""Bring rows of files, of a table or of an engine into a table of a lake.
+
+    python jobs/etl.py conf/etl.yaml
+    spark-submit jobs/etl.py conf/etl.yaml --engine spark
+    ray job submit --working-dir . -- python jobs/etl.py conf/etl.yaml --engine ray
+
+The same as ``lake run conf/etl.yaml``, for schedulers that want a program; ``--help`` tells the options. What
+the job does is in `lake.job.kinds`, since workers import what they run. Exit codes: 0 done, now or before; 1 failed;
+2 wrong call, configuration or data; 3 not found; 4 conflict, try again; 5 unknown, repeat with the same job id.
+"""
+
+import sys
+
+from lake.cli import main
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:], "--only", "etl"])

@@ -1,0 +1,183 @@
+"""The kinds of jobs: what each is told, and what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+
+from lake.catalog import Lake, connect
+from lake.errors import LakeError
+from lake.etl import Load, LoadReport, load
+from lake.etl.spec import Names, Spec
+from lake.handle import Table
+from lake.index import BuildReport
+from lake.job.report import UpkeepReport
+from lake.run import Callback
+from lake.storage import Location
+from lake.table.compact import Compacted
+from lake.table.expire import Expiry
+
+
+class Report(Protocol):
+    """What a job did; rich prints it."""
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the job had been done before, so that nothing was done now."""
+        ...
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """Return it as plain data, for JSON."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job.
+
+    Parameters
+    ----------
+    job_id : str
+        The same id again resumes the job, or finds that it is done.
+    engine : str
+        ``local``, ``ray``, ``spark``, a connection such as ``ray://host:10001``, or a plug-in's name.
+    on_event : callable
+        Gets progress events.
+    """
+
+    job_id: str
+    engine: str
+    on_event: Callback
+
+
+class Common(Spec):
+    """What every job is told.
+
+    Parameters
+    ----------
+    lake : str
+        The lake's root: a folder, or a URL such as ``s3://bucket/lake``.
+    storage_options : mapping
+        Of its store; secrets are best left in the environment, as ``${NAME}``. They never print.
+    engine : str
+        Where tasks run.
+    job_id : str, optional
+        The same id resumes a job, and does nothing after it was done; by default each run is a job of its own.
+    """
+
+    lake: str
+    storage_options: Mapping[str, Any] = Field(default_factory=dict, repr=False)
+    engine: str = "local"
+    job_id: str | None = None
+
+    def open(self) -> Lake:
+        """Open the lake."""
+        return connect(self.lake, self.storage_options)
+
+
+class Etl(Load, Common):
+    """Bring rows of files, of a table or of an engine into a table; see `lake.etl`."""
+
+    job: Literal["etl"]
+
+    def run(self, run: Run) -> LoadReport:
+        """Do it."""
+        root = Location.of(self.lake, self.storage_options)
+        spec = Load(**{name: getattr(self, name) for name in Load.model_fields})
+        return load(root, spec, executor=run.engine, job_id=run.job_id, on_event=run.on_event)
+
+
+class Index(Spec):
+    """An index to declare; see `lake.Table.create_index`."""
+
+    column: str
+    kind: str = "auto"
+    metric: str | None = None
+    name: str | None = None
+    parameters: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class BuildIndex(Common):
+    """Declare indexes, and bring what is declared up to date.
+
+    Parameters
+    ----------
+    table : str
+    indexes : list of Index
+        Declared if they are not yet. Indexes that were declared before are built too.
+    """
+
+    job: Literal["build_index"]
+    table: str
+    indexes: tuple[Index, ...] = ()
+
+    def run(self, run: Run) -> BuildReport:
+        """Do it."""
+        table = self.open().open_table(self.table)
+        for index in self.indexes:
+            table.create_index(index.column, index.kind, metric=index.metric, name=index.name, **index.parameters)
+        return table.build(executor=run.engine, job_id=run.job_id, on_event=run.on_event)
+
+
+class Expire(Spec):
+    """Which versions go; see `lake.Table.expire`."""
+
+    days: Annotated[float, Field(gt=0)] = 14.0
+    keep: Annotated[int, Field(ge=1)] = 1
+
+
+class Compact(Common):
+    """Rewrite small fragments, and remove old versions, of some tables or all.
+
+    It runs in the driver, whatever the engine, and is safe to run again: what is compact stays as it is.
+
+    Parameters
+    ----------
+    tables : list of str, optional
+        All by default.
+    target_rows, deleted, memory_bytes
+        As `lake.Table.compact` takes them.
+    expire : Expire, optional
+        Nothing is removed without it.
+    """
+
+    job: Literal["compact"]
+    tables: Names = ()
+    target_rows: Annotated[int, Field(ge=1)] = 1 << 20
+    deleted: Annotated[float, Field(ge=0, le=1)] = 0.1
+    memory_bytes: Annotated[int, Field(ge=1)] = 1 << 30
+    expire: Expire | None = None
+
+    def run(self, run: Run) -> UpkeepReport:
+        """Do it; a table that fails does not hold up the others, and its error is raised in the end."""
+        lk = self.open()
+        done: dict[str, tuple[Compacted, Expiry | None]] = {}
+        failed: LakeError | None = None
+        for name in self.tables or lk.list_tables():
+            try:
+                done[name] = self._one(lk.open_table(name))
+            except LakeError as error:
+                error.add_note(f"table {name!r}; done: {', '.join(done) or 'none'}")
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return UpkeepReport(run.job_id, done)
+
+    def _one(self, table: Table) -> tuple[Compacted, Expiry | None]:
+        compacted = table.compact(target_rows=self.target_rows, deleted=self.deleted, memory_bytes=self.memory_bytes)
+        expiry = None
+        if self.expire is not None:
+            expiry = table.expire(timedelta(days=self.expire.days), keep=self.expire.keep, dry_run=False)
+        return compacted, expiry
+
+
+Job = Etl | BuildIndex | Compact
+KINDS: dict[str, type[Etl | BuildIndex | Compact]] = {
+    "etl": Etl,
+    "build_index": BuildIndex,
+    "compact": Compact,
+}
