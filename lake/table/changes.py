@@ -7,7 +7,7 @@ same in both are not read; of the others only those three numbers a row, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import lance
@@ -24,6 +24,25 @@ _CREATED = "_row_created_at_version"
 _UPDATED = "_row_last_updated_at_version"
 
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Changed rows of one kind in one fragment.
+
+    Parameters
+    ----------
+    kind : str
+        ``"insert"``, ``"update"`` or ``"delete"``.
+    fragment : int
+        Of the newer version, or for deleted rows of the older one.
+    positions : numpy.ndarray or None
+        Among the fragment's live rows; ``None`` for all of them.
+    """
+
+    kind: str
+    fragment: int
+    positions: Rows | None
 
 
 @dataclass(frozen=True)
@@ -45,22 +64,33 @@ class Changes:
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """Yield changed rows with a column ``_change``: ``"insert"``, ``"update"`` or ``"delete"``."""
-        with store_errors(self.after.location, self.after.branch):
-            yield from self._batches()
+        for part in self.parts():
+            yield from self.read(part)
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        old, new = _differing(self.before.dataset, self.after.dataset)
-        rows_before, rows_after = _rows(self.before.dataset, old), _rows(self.after.dataset, new)
-        names = self._schema().names[1:]
+    def parts(self) -> list[Part]:
+        """Find the changed rows without reading them: parts that can be read anywhere, in any order."""
+        with store_errors(self.after.location, self.after.branch):
+            old, new = _differing(self.before.dataset, self.after.dataset)
+            rows_before, rows_after = _rows(self.before.dataset, old), _rows(self.after.dataset, new)
         known = _match(rows_before, rows_after)
-        for kind, mask in (("insert", ~known.present), ("update", known.present & known.newer)):
-            yield from _take(self.after.dataset, rows_after, mask, kind, names)
         gone = ~_match(rows_after, rows_before).present
-        kept = [name for name in names if self._kept(name)] or self.before.dataset.schema.names[
-            :1
-        ]  # at least one is read
-        for batch in _take(self.before.dataset, rows_before, gone, "delete", kept):
-            yield self._padded(batch)
+        return [
+            *_parts(rows_after, ~known.present, "insert"),
+            *_parts(rows_after, known.present & known.newer, "update"),
+            *_parts(rows_before, gone, "delete"),
+        ]
+
+    def read(self, part: Part) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of one of `parts`."""
+        names = self._schema().names[1:]
+        with store_errors(self.after.location, self.after.branch):
+            if part.kind != "delete":
+                yield from _take(self.after.dataset, part, names)
+                return
+            # At least one is read.
+            kept = [name for name in names if self._kept(name)] or self.before.dataset.schema.names[:1]
+            for batch in _take(self.before.dataset, part, kept):
+                yield self._padded(batch)
 
     def to_arrow(self) -> pa.Table:
         """Return all changed rows."""
@@ -81,7 +111,7 @@ class Changes:
         columns, fields = [], []
         for field in self._schema():
             there = field.name in batch.schema.names
-            fields.append(batch.schema.field(field.name) if there else field.with_nullable(True))
+            fields.append(batch.schema.field(field.name) if there else field.with_nullable(nullable=True))
             columns.append(batch.column(field.name) if there else pa.nulls(batch.num_rows, field.type))
         return pa.record_batch(columns, schema=pa.schema(fields))
 
@@ -157,14 +187,22 @@ def _pairs(rows: Rows) -> npt.NDArray[np.void]:
     return both
 
 
-def _take(
-    dataset: lance.LanceDataset, rows: Rows, mask: npt.NDArray[np.bool_], kind: str, names: list[str]
-) -> Iterator[pa.RecordBatch]:
-    chosen = rows[mask]
-    for fragment_id in np.unique(chosen[:, 3]):
-        positions = chosen[chosen[:, 3] == fragment_id, 4]
-        fragment = dataset.get_fragment(int(fragment_id))
-        for start in range(0, len(positions), _TAKE):
-            found = fragment.take(positions[start : start + _TAKE].tolist(), columns=names)
-            label = pa.array([kind] * found.num_rows, pa.string())
-            yield from found.add_column(0, CHANGE, label).to_batches()
+def _parts(rows: Rows, mask: npt.NDArray[np.bool_], kind: str) -> Iterator[Part]:
+    for fragment_id in np.unique(rows[mask, 3]):
+        of_fragment = rows[:, 3] == fragment_id
+        chosen = mask & of_fragment
+        every = np.array_equal(chosen, of_fragment)
+        yield Part(kind, int(fragment_id), None if every else rows[chosen, 4])
+
+
+def _take(dataset: lance.LanceDataset, part: Part, names: list[str]) -> Iterator[pa.RecordBatch]:
+    fragment = dataset.get_fragment(part.fragment)
+    if part.positions is None:
+        found: Iterable[pa.RecordBatch] = fragment.scanner(columns=names, batch_size=_TAKE).to_batches()
+    else:
+        pieces = range(0, len(part.positions), _TAKE)
+        taken = (fragment.take(part.positions[i : i + _TAKE].tolist(), columns=names) for i in pieces)
+        found = (batch for table in taken for batch in table.to_batches())
+    for batch in found:
+        label = pa.array([part.kind] * batch.num_rows, pa.string())
+        yield batch.add_column(0, pa.field(CHANGE, pa.string()), label)
