@@ -11,7 +11,7 @@ from rich.markup import escape
 
 import lake
 from lake.cli.commands import app
-from lake.errors import CommitUnknown, Conflict, InvalidInput, LakeError, NotFound
+from lake.errors import CommitUnknown, Conflict, InvalidInput, LakeError, NotFound, TaskFailed
 
 # For schedulers: what a retry would do. 0 is success, 1 any other failure.
 _EXIT = ((InvalidInput, 2), (NotFound, 3), (Conflict, 4), (CommitUnknown, 5))
@@ -34,4 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
             typer.echo(json.dumps({"error": type(error).__name__, "message": str(error)}))
         else:
             Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(next((code for kind, code in _EXIT if isinstance(error, kind)), 1))
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: BaseException) -> int:
+    """Return what a scheduler is told: for a task that failed, what its own error means."""
+    cause = error.__cause__ if isinstance(error, TaskFailed) and error.__cause__ is not None else error
+    return next((code for kind, code in _EXIT if isinstance(cause, kind)), 1)

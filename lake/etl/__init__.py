@@ -1,6 +1,6 @@
 """Loads: rows of files, tables and engines, transformed and checked, into a table, exactly once."""
 
-from lake.etl.load import load
+from lake.etl.loading import load
 from lake.etl.report import LoadReport
 from lake.etl.spec import Deduplicate, Into, Load, Refused, Source, Transform, Vector
 

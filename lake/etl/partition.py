@@ -47,7 +47,7 @@ def check_key(schema: pa.Schema, key: Sequence[str]) -> None:
         kind = schema.field(name).type
         if pa.types.is_nested(kind) or pa.types.is_floating(kind):
             raise InvalidInput(
-                f"deduplicate: {name!r} is {kind}; rows are compared by numbers without fractions, text …"
+                f"deduplicate: {name!r} is {kind}, which has no exact equality; cast it, or choose others"
             )
 
 

@@ -17,7 +17,7 @@ from lake.etl.read import Reader
 from lake.etl.slices import Slice, of_files, of_table
 from lake.etl.spec import Into, Load
 from lake.etl.tasks import Work
-from lake.etl.transform import Steps, check_names, flat_names
+from lake.etl.transform import Steps, check_filter, check_names, flat_names
 from lake.etl.types import as_type
 from lake.schema import Schema
 from lake.storage import Files, Location, require_put_if_absent, table_name
@@ -118,6 +118,7 @@ def make(root: Location, spec: Load, job: str, folder: Location) -> Plan:
     known = None if table is None else table.schema.to_arrow()
     types = _types(spec, sample, known)
     reader = replace(reader, schema=_read_schema(spec, sample, types, slices))
+    check_filter(spec.transform.filter, types)
     columns = Steps(spec.transform, types).selected(types.names)
     if table is None:
         table = _create(target, spec.into, pa.schema([types.field(name) for name in columns]))

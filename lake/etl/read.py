@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -222,13 +224,14 @@ class Reader:
 
 
 def _united(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """Join batches whose types may contradict each other: what contradicts the larger ones is left out."""
+    """Join batches whose types may contradict each other: what contradicts the more frequent is left out."""
+    rows: Counter[str] = Counter()
+    for batch in batches:
+        rows[str(batch.schema)] += batch.num_rows
     found = pa.table({})
-    for batch in sorted(batches, key=lambda batch: -batch.num_rows):
-        try:
+    for batch in sorted(batches, key=lambda batch: -rows[str(batch.schema)]):
+        with suppress(pa.ArrowInvalid, pa.ArrowTypeError):
             found = pa.concat_tables([found, pa.Table.from_batches([batch])], promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            continue
     return (found.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], found.schema)])[0]
 
 

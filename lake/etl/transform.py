@@ -180,6 +180,12 @@ def check_names(spec: Transform, given: Sequence[str], after: Sequence[str]) -> 
             find(name, after, f"{step}: column")
 
 
+def check_filter(expression: str | None, types: pa.Schema) -> None:
+    """Refuse a filter that is not legal for columns of some types, before there are rows."""
+    if expression is not None:
+        _matching(pa.RecordBatch.from_arrays([pa.nulls(1, field.type) for field in types], types.names), expression)
+
+
 def flat_names(batch: pa.RecordBatch, spec: Transform) -> list[str]:
     """Return the names of a batch's columns once it is flat."""
     return _flat(batch, spec)[0]
