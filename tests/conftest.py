@@ -16,9 +16,10 @@ sys.path.append(str(Path(__file__).parents[1]))
 from lake.storage import Location
 from tests.support import s3
 from tests.support.proxy import Proxy, proxying
+from tests.support.raycluster import on_ray, ray_cluster
 from tests.support.spark import spark, spark_cluster, spark_connect
 
-__all__ = ["spark", "spark_cluster", "spark_connect"]
+__all__ = ["on_ray", "ray_cluster", "spark", "spark_cluster", "spark_connect"]
 
 # A change is judged by the same examples each time; `make fuzz` draws new ones.
 settings.register_profile("same", derandomize=True)

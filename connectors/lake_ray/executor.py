@@ -118,7 +118,7 @@ class RayExecutor:
         try:
             ray.init(self.address, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InvalidInput(f"cannot connect to Ray at {self.address or 'RAY_ADDRESS'}: {error}") from error
+            raise InvalidInput(f"cannot connect to Ray at {self.address!r}: {error}") from error
         self._connected = True
 
     def close(self) -> None:

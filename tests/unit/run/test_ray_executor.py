@@ -1,0 +1,130 @@
+"""The executor of a Ray cluster: the suite, and what is its own: connecting, machines, threads."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from lake.errors import InvalidInput, TaskFailed
+from lake.run import Event, Stage, StageStarted, ignore, resolve
+from lake.run.local import THREAD_VARIABLES
+from lake_ray import RayExecutor
+from tests.support.raycluster import CPUS, RUNTIME_ENV, RayCluster, environment
+from tests.support.s3 import ROOT, free_port
+from tests.unit.run.executor_suite import ExecutorSuite
+from tests.unit.run.scripted import Environment, Nothing, Pid, Scripted
+
+pytestmark = pytest.mark.slow
+
+
+class TestRay(ExecutorSuite):
+    parallel = True
+    isolated = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def executor(cls, on_ray: RayCluster) -> Iterator[RayExecutor]:
+        with RayExecutor() as executor:
+            yield executor
+        assert ray.is_initialized(), "it closes only what it opened"
+
+
+def test_as_many_run_as_the_cluster_has_cpus(on_ray: RayCluster) -> None:
+    assert RayExecutor().workers == CPUS
+    assert RayExecutor(workers=5).workers == 5
+    with pytest.raises(InvalidInput, match="workers=0"):
+        RayExecutor(workers=0)
+    events: list[Event] = []
+    list(RayExecutor(workers=1).run(Stage("s", [Nothing("a")]), events.append))
+    assert isinstance(events[0], StageStarted)
+    assert events[0].workers == 1
+
+
+def test_libraries_use_the_threads_that_a_task_has(on_ray: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    executor = RayExecutor()
+    many = Stage("s", [Environment(name) for name in THREAD_VARIABLES])
+    assert {r.value for r in executor.run(many)} == {"1"}
+    alone = Stage("s", [Environment("NUMBA_NUM_THREADS")])
+    assert [r.value for r in executor.run(alone)] == [str(CPUS)], "a task that is alone has the machine"
+
+
+def test_workers_serve_many_tasks(on_ray: RayCluster) -> None:
+    stage = Stage("s", [Pid(str(i)) for i in range(20)])
+    assert len({r.value for r in RayExecutor().run(stage)}) <= CPUS + 1
+
+
+def test_memory_is_asked_of_the_machine(on_ray: RayCluster, tmp_path: Path) -> None:
+    whole = int(max(node["Resources"]["memory"] for node in ray.nodes()) * 0.6)  # two at a time would not fit
+    tasks = [Scripted(f"t{i}", str(tmp_path), seconds=0.3) for i in range(3)]
+    results = RayExecutor().run(Stage("s", tasks, memory_bytes=whole))
+    next(results)
+    assert len(list(tmp_path.glob("*.run"))) <= 2, "the second began after the first had ended"
+    assert len(list(results)) == 2
+
+
+def test_workers_that_cannot_import_the_task_say_so(on_ray: RayCluster, tmp_path: Path) -> None:
+    """A driver that brings nothing along: the cluster's own Python has no lake."""
+    program = (
+        "import ray, sys\n"
+        "from lake.run import Stage\n"
+        "from lake.errors import TaskFailed\n"
+        "from lake_ray import RayExecutor\n"
+        "from tests.unit.run.scripted import Nothing\n"
+        "ray.init(sys.argv[1], log_to_driver=False)\n"
+        "try:\n    list(RayExecutor().run(Stage('s', [Nothing('a')], retries=0)))\n"
+        "except TaskFailed as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", program, on_ray.address]
+    here = environment() | {"PYTHONPATH": str(ROOT)}  # the driver's, which Ray does not hand on
+    done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, check=True)
+    assert "No module named 'lake'" in done.stdout, done.stdout + done.stderr
+    assert "py_modules" in done.stdout
+
+
+class TestAddresses:
+    """Each of these connects itself; nothing may be connected before."""
+
+    @pytest.fixture(autouse=True)
+    @staticmethod
+    def alone(on_ray: RayCluster) -> Iterator[None]:
+        ray.shutdown()
+        yield
+        ray.init(on_ray.address, runtime_env=RUNTIME_ENV, log_to_driver=False, configure_logging=False)
+
+    def test_an_address(self, on_ray: RayCluster) -> None:
+        with RayExecutor(on_ray.address) as executor:
+            assert executor.workers == CPUS
+            assert ray.is_initialized()
+        assert not ray.is_initialized()
+
+    def test_the_environment(self, on_ray: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", on_ray.address)
+        for executor in (RayExecutor(), resolve("ray")):
+            assert isinstance(executor, RayExecutor)
+            with executor:
+                assert executor.workers == CPUS
+                context = ray.get_runtime_context()
+                assert context.gcs_address.split(":")[1] == on_ray.address.split(":")[1]
+
+    def test_a_client_far_away(self, on_ray: RayCluster, tmp_path: Path) -> None:
+        ray.init(on_ray.client, runtime_env=RUNTIME_ENV, log_to_driver=False)
+        executor = resolve(on_ray.client)
+        assert isinstance(executor, RayExecutor)
+        results = [r.value for r in executor.run(Stage("s", [Scripted("abc", str(tmp_path), fails=1)]), ignore)]
+        assert results == [3]
+        with pytest.raises(TaskFailed, match="worker process died"):
+            list(executor.run(Stage("s", [Scripted("dies", str(tmp_path), kills=9)], retries=0), ignore))
+        running = executor.run(Stage("s", [Scripted(f"t{i}", str(tmp_path), seconds=0.2) for i in range(9)]), ignore)
+        next(running)
+        running.close()
+        ray.shutdown()
+
+    def test_nobody_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ray._private.ray_constants.NUM_REDIS_GET_RETRIES", 1)  # it is patient
+        nobody = f"127.0.0.1:{free_port()}"
+        with pytest.raises(InvalidInput, match=f"cannot connect to Ray at '{nobody}'"):
+            list(RayExecutor(nobody).run(Stage("s", [Nothing("a")])))
