@@ -26,7 +26,7 @@ _TASK_BYTES = 128 << 20  # in memory, and no more rows than that: what a task re
 _LEAST_BYTES = 4 << 20  # a smaller task costs more to start than to run
 _BLOCK_BYTES = 16 << 20
 _VARIABLE = 64  # bytes that a text or list is taken to have
-_PICKLED = "ray.data.arrow_pickled_object"
+_PICKLED = "ray.data.arrow_pickled_object"  # Ray registers the type, and unpickles what a file says is of it
 
 
 def read_lake(
@@ -111,7 +111,7 @@ class _LakeDatasource(Datasource):  # type: ignore[misc]
         self._filter = None if predicate is None else whole(predicate, snapshot.schema.names)
         for name in columns or ():
             snapshot.schema.column(name)
-        pickled = [f.name for f in self._schema() if getattr(f.type, "extension_name", "") == _PICKLED]
+        pickled = [field.name for field in self._schema() if _holds_pickles(field.type)]
         if pickled:
             raise InvalidInput(
                 f"columns {pickled} hold pickled Python objects, which are not safe to load: leave them out"
@@ -193,7 +193,7 @@ def _read(
 
 
 def _divide(sizes: Sequence[tuple[int, int]], parts: int) -> list[list[_Run]]:
-    """Divide fragments, given with their rows, into at most so many parts of about equal size.
+    """Divide fragments, given with their rows, into about so many parts of about equal size.
 
     Only fragments that are larger than a part are cut.
     """
@@ -217,6 +217,12 @@ def _divide(sizes: Sequence[tuple[int, int]], parts: int) -> list[list[_Run]]:
         last.append(_Run(joined))
         filled += rows
     return [runs for runs in divided if runs]
+
+
+def _holds_pickles(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.extension_name == _PICKLED or _holds_pickles(kind.storage_type)
+    return any(_holds_pickles(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _row_bytes(schema: pa.Schema) -> int:
