@@ -1,6 +1,6 @@
 """``make bench``: every figure side by side with what a user would take instead, in one run.
 
-Usage: ``python -m tests.bench [names …] [--rows N] [--json FILE]``. Names: import, append, memory, search, build.
+Usage: ``python -m tests.bench [names …] [--rows N] [--json FILE]``. Names: import, append, memory, search, build, ray.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from tests.bench import bench_append, bench_build, bench_import, bench_memory, bench_search
+from tests.bench import bench_append, bench_build, bench_import, bench_memory, bench_ray, bench_search
 from tests.bench.harness import Line, machine, show
 
 _BENCHES = {
@@ -19,19 +19,20 @@ _BENCHES = {
     "memory": bench_memory.run,
     "search": bench_search.run,
     "build": bench_build.run,
+    "ray": bench_ray.run,
 }
 
 
 def main() -> None:
     """Run the benchmarks that were named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*_BENCHES, []], default=list(_BENCHES))
+    parser.add_argument("names", nargs="*", choices=[*_BENCHES, "all"], default="all")
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     facts = machine()
     lines: list[Line] = []
-    for name in arguments.names:
+    for name in _BENCHES if "all" in arguments.names else arguments.names:
         with tempfile.TemporaryDirectory(prefix=f"lake-bench-{name}-") as folder:
             found = _BENCHES[name](Path(folder), arguments.rows)
         show(name, found)

@@ -18,7 +18,7 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"lake", "semlake"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"lake", "lake_ray", "lake_spark", "semlake"}
     assert {"lake/py.typed", "lake/sample/packages.parquet", "lake/sample/LICENSE.md"} <= set(names)
 
     (tmp_path / "jobs").mkdir()
