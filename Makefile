@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+DIST ?= dist
+JAVA_PACKAGE ?= openjdk-17-jre-headless
 
-.PHONY: demo test fuzz lint bench dist clean
+.PHONY: demo test fuzz lint bench dist clean java
 
 demo: $(VENV)/.demo
 	$(BIN)/lake demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev java
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 fuzz: $(VENV)/.dev
@@ -23,11 +25,25 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
+# Beside the wheel lies the same archive as .zip, for spark-submit --py-files: a cluster's workers ignore a .whl.
 dist: $(VENV)/.dev
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --no-isolation --outdir $(DIST)
+	for wheel in $(DIST)/*.whl; do cp "$$wheel" "$${wheel%.whl}.zip"; done
 
 clean:
-	rm -rf $(VENV) build dist demo-lake
+	rm -rf $(VENV) build $(DIST) demo-lake
+
+# Spark's tests need Java 17 or newer. It is installed where that is one command, and told how elsewhere.
+JAVA_HELP := Spark needs Java 17 or newer: sudo apt-get install openjdk-17-jre-headless (Debian, Ubuntu), \
+	brew install openjdk@17 (macOS), https://adoptium.net (elsewhere); then put it on the PATH or in JAVA_HOME
+java:
+	@if [ -x "$${JAVA_HOME:-/nowhere}/bin/java" ] || java -version >/dev/null 2>&1; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi; \
+	if command -v apt-get >/dev/null && $$as_root true 2>/dev/null; then \
+		echo "installing Java for Spark"; \
+		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends $(JAVA_PACKAGE); \
+	fi; \
+	java -version >/dev/null 2>&1 || { echo "$(JAVA_HELP)" >&2; exit 1; }
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, not " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'

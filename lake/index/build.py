@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from lake.index.publish import VERB, Published, publish
 from lake.index.report import BuildReport, IndexReport, add
 from lake.index.spec import read_specs
 from lake.index.work import Work, Workshop
-from lake.run import Callback, Executor, JobCommitted, LocalExecutor, Progress
+from lake.run import Callback, Executor, JobCommitted, LocalExecutor, listening, resolve
 from lake.run.task import check_name
 from lake.storage import Files, Location
 from lake.table import pins
@@ -130,9 +130,10 @@ def build(
         _check_names(snapshot, names)
         if job_id is not None and (version := find(open_head(snapshot.location, snapshot.branch), job)) is not None:
             return BuildReport(job, version, (), time.monotonic() - started, repeated=True)
+        executor = executor if executor == "local" else resolve(executor)
         parts = getattr(executor, "workers", None) or LocalExecutor().workers
         current = _Round(1, snapshot, None if names is None else tuple(sorted(names)), parts)
-    with _listening(on_event) as listen:
+    with listening(on_event) as listen:
         version, reports, errors = _run_rounds(current, files.location, job, executor, listen)
     report = BuildReport(job, version, tuple(reports.values()), time.monotonic() - started)
     if errors:
@@ -214,15 +215,6 @@ def _check_names(snapshot: Snapshot, names: Collection[str] | None) -> None:
         if name not in known:
             there = f"there are {', '.join(known)}" if known else "none is"
             raise NotFound(f"no index {name!r} is declared; {there}")
-
-
-@contextmanager
-def _listening(on_event: Callback | None) -> Iterator[Callback]:
-    if on_event is not None:
-        yield on_event
-    else:
-        with Progress() as progress:
-            yield progress
 
 
 def _report(w: Work, published: Published) -> IndexReport:

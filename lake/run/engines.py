@@ -1,17 +1,30 @@
-"""Executors by name."""
+"""Executors by name, by a cluster's address, by an engine's session."""
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
 from lake.errors import InvalidInput
 from lake.run.task import Executor
 
 # Our own, with the extra that installs each; others register the entry point group "lake.executors".
-_OWN = {"local": ("lake.run.local:LocalExecutor", "")}
+_OWN = {
+    "local": ("lake.run.local:LocalExecutor", ""),
+    "ray": ("lake_ray.executor:RayExecutor", "ray"),
+    "spark": ("lake_spark.executor:SparkExecutor", "spark"),
+}
+# Addresses that begin so are the engine's.
+_SCHEMES = {"ray": "ray", "sc": "spark", "spark": "spark"}
 
 
-def resolve(executor: str | Executor) -> Executor:
-    """Return the executor that a name means; an executor means itself.
+def resolve(executor: Any) -> Executor:
+    """Return the executor that a name, a cluster's address or a session means; an executor means itself.
+
+    Parameters
+    ----------
+    executor : str, Executor or SparkSession
+        ``"local"``, ``"ray"``, ``"spark"``, or a plug-in's name; ``"ray://host:10001"``, ``"spark://host:7077"`` or
+        ``"sc://host:15002"``; a Spark session, classic or of Spark Connect.
 
     Raises
     ------
@@ -19,15 +32,14 @@ def resolve(executor: str | Executor) -> Executor:
         If nobody provides that name, or what it needs is not installed.
     """
     if not isinstance(executor, str):
-        return executor
+        is_spark = type(executor).__module__.startswith("pyspark.")
+        own: Executor = _make("spark", executor) if is_spark else executor
+        return own
     if executor in _OWN:
-        home, extra = _OWN[executor]
-        module, _, name = home.partition(":")
-        try:
-            made: Executor = getattr(import_module(module), name)()
-        except ImportError as error:
-            raise InvalidInput(f"executor {executor!r} needs: pip install 'semlake[{extra}]' ({error})") from error
-        return made
+        return _make(executor)
+    scheme, _, rest = executor.partition("://")
+    if rest and scheme in _SCHEMES:
+        return _make(_SCHEMES[scheme], executor)
     for found in entry_points(group="lake.executors", name=executor):
         try:
             provided: Executor = found.load()()
@@ -35,3 +47,13 @@ def resolve(executor: str | Executor) -> Executor:
             raise InvalidInput(f"executor {executor!r}, from {found.value}, cannot be imported: {error}") from error
         return provided
     raise InvalidInput(f"there is no executor {executor!r}; there are {sorted(_OWN)} and installed plug-ins")
+
+
+def _make(name: str, *arguments: Any) -> Executor:
+    home, extra = _OWN[name]
+    module, _, kind = home.partition(":")
+    try:
+        made: Executor = getattr(import_module(module), kind)(*arguments)
+    except ImportError as error:
+        raise InvalidInput(f"executor {name!r} needs: pip install 'semlake[{extra}]' ({error})") from error
+    return made

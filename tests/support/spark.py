@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,7 +69,9 @@ def classic(warehouse: Path) -> Iterator[SparkSession]:
     builder = SparkSession.builder.master("local[2]").appName("tests")
     for key, value in {**CONF, "spark.sql.warehouse.dir": str(warehouse)}.items():
         builder = builder.config(key, value)
-    session = builder.getOrCreate()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "lance is not fork-safe")  # a fork that becomes the JVM at once
+        session = builder.getOrCreate()
     yield session
     session.stop()
 
@@ -129,8 +132,8 @@ def connect_server(folder: Path, master: str = "local[2]", conf: Mapping[str, st
     port, log = free_port(), folder / "connect.log"
     settings = {**CONF, "spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": str(port)}
     settings |= {"spark.sql.warehouse.dir": str(folder / "warehouse"), **(conf or {})}
-    server = ["--master", master, "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]
-    command = [str(_home() / "bin" / "spark-submit"), *_conf_options(settings), *server]
+    server = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]
+    command = [str(_home() / "bin" / "spark-submit"), "--master", master, *_conf_options(settings), *server]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=out, env=environment(PYTHONPATH=str(ROOT)), cwd=folder, start_new_session=True
@@ -211,7 +214,7 @@ def remote(url: str) -> Iterator[SparkSession]:
     """Open a session of a Connect server; this process may have a classic one besides."""
     from pyspark.sql.connect.session import SparkSession as RemoteSession
 
-    session = RemoteSession.builder.remote(url).create()
+    session: SparkSession = RemoteSession.builder.remote(url).create()  # type: ignore[assignment]
     try:
         yield session
     finally:

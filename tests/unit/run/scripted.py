@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 
 class NeedsKeyword(Exception):
     """Pickles, and then cannot be unpickled: as many libraries' errors do."""
@@ -124,6 +126,40 @@ class Pid:
 
     def run(self) -> int:
         return os.getpid()
+
+
+@dataclass(frozen=True)
+class KillsAncestor:
+    """Kills, at its first attempt, the process that its own descends from, by so many generations."""
+
+    key: str
+    folder: str
+    generations: int
+
+    def run(self) -> int:
+        folder = Path(self.folder)
+        attempt = runs(folder, self.key) + 1
+        (folder / f"{self.key}.{attempt}.run").touch()
+        if attempt == 1:
+            [*_, victim] = psutil.Process().parents()[: self.generations]
+            victim.kill()
+            time.sleep(60)
+        return attempt
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Returns how many threads numpy's matrix products use."""
+
+    key: str
+
+    def run(self) -> int:
+        import numpy as np
+        from threadpoolctl import threadpool_info
+
+        assert np.ones(2) @ np.ones(2) == 2
+        (count,) = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        return int(count)
 
 
 @dataclass(frozen=True)
