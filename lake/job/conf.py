@@ -23,6 +23,7 @@ from lake.errors import InvalidInput, NotFound
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[str | int, ...]
 
+_DEPTH = 50
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}|(?P<bad>\$\{[^}]*\}?)")
 
 
@@ -106,6 +107,8 @@ class Document:
 
     def _note(self, place: Place, node: yaml.Node) -> None:
         """Note the lines of a value and of all within it."""
+        if len(place) > _DEPTH:  # an alias within what it stands for
+            raise InvalidInput(f"{self.path}:{node.start_mark.line + 1}: nested more than {_DEPTH} deep")
         self._lines[place] = node.start_mark.line + 1
         if isinstance(node, yaml.SequenceNode):
             for i, item in enumerate(node.value):

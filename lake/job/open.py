@@ -34,5 +34,5 @@ def open_job(path: str | Path, only: str | None = None, environment: Mapping[str
     if not isinstance(kind, str) or kind not in KINDS:
         raise InvalidInput(f"{document.where(('job',))}: give the kind of job, one of {', '.join(KINDS)}")
     if only is not None and kind != only:
-        raise InvalidInput(f"{document.where(('job',))}: a {kind} job; run it with jobs/{kind}.py or with `lake run`")
+        raise InvalidInput(f"{document.where(('job',))}: {kind} is run with jobs/{kind}.py, or with `lake run`")
     return document.parse(KINDS[kind])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lake
 from lake.errors import InvalidInput, NotFound
-from lake.etl import plan, slices
+from lake.etl import Source, plan
 from lake.run import TaskDone, TaskSkipped
 from lake.run.ledger import Ledger
 from lake.storage import Files, Location
@@ -60,7 +60,7 @@ def test_every_step_in_its_order(tmp_path: Path, here: Location) -> None:
 
 
 def test_refused_rows_carry_reason_and_row(tmp_path: Path, here: Location) -> None:
-    rows = [
+    rows: list[Any] = [
         {"id": 1, "v": [1.0, 2.0]},
         {"id": 2, "v": [1.0]},
         {"id": 3, "v": [0.0, 0.0]},
@@ -315,7 +315,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
 )
 def test_a_source_is_one_thing(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        slices.Source.model_validate(spec)
+        Source.model_validate(spec)
 
 
 @pytest.mark.s3
