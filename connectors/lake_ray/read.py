@@ -161,7 +161,7 @@ class _LakeDatasource(Datasource):  # type: ignore[misc]
 
     def _names(self) -> list[str] | None:
         chosen = self._get_data_columns()
-        if chosen == []:  # to count rows; Arrow's tables without columns have none
+        if chosen == []:  # to count rows, which Ray loses where it joins blocks without columns
             everything = _scanner(self._snapshot, self._columns, None).projected_schema
             return [min(everything, key=lambda field: _width(field.type)).name]
         return self._columns if chosen is None else chosen

@@ -182,6 +182,22 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, first_row: int) -> pa.Reco
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def aligned(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Copy the columns whose values do not lie where their type wants them.
+
+    Buffers that came from a file, a socket or Ray's object store may begin anywhere; Lance panics at them.
+    """
+    if all(map(_is_aligned, batch.columns)):
+        return batch
+    columns = [c if _is_aligned(c) else pa.concat_arrays([c, c.slice(0, 0)]) for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _is_aligned(array: pa.Array) -> bool:
+    bytes_ = 16 if "decimal" in str(array.type) else 8
+    return all(buffer is None or buffer.address % bytes_ == 0 for buffer in array.buffers())
+
+
 def check_columns(given: pa.Schema, schema: pa.Schema, *, partial: bool = False) -> None:
     """Refuse unknown and repeated columns, and missing ones that cannot be null."""
     names = given.names

@@ -12,7 +12,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from lake.errors import InvalidInput, StorageError
 from lake.schema import Schema
 from lake.storage import Location
-from lake.table.inputs import Data, batches, check_columns, conform
+from lake.table.inputs import Data, aligned, batches, check_columns, conform
 from lake.table.progress import Progress, shown
 from lake.table.validate import Validator
 
@@ -57,7 +57,7 @@ class Stream:
         batch = next(self._batches, None)
         if batch is None:
             return None
-        return self._validator.check(conform(batch, self.arrow_schema, self._validator.row))
+        return self._validator.check(aligned(conform(batch, self.arrow_schema, self._validator.row)))
 
     def reader(self) -> pa.RecordBatchReader:
         """Return the stream as Arrow's reader; it can be read once."""

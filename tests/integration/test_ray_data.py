@@ -99,9 +99,8 @@ def test_a_version_columns_and_a_filter(tmp_path: Path) -> None:
 
 
 def test_counting_with_a_filter_counts(tmp_path: Path) -> None:
-    """Ray counts by reading no columns at all, and Arrow's tables without columns have no rows."""
+    """Ray counts by reading no columns at all, and loses the rows where it joins blocks without columns."""
     table = make(Location.of(tmp_path))
-    assert pa.Table.from_batches([pa.record_batch({"a": [1, 2]}).select([])]).num_rows == 0
     assert lake_ray.read_lake(table.uri, filter="id >= 8").count() == 12
     assert lake_ray.read_lake(table.uri).select_columns(["n"]).count() == 20
 
@@ -177,7 +176,7 @@ def test_blocks_are_gathered_into_one_fragment_and_one_commit(tmp_path: Path) ->
     lake_ray.write_lake(dataset(pairs(range(200, 280)), 8), table.uri, fragment_bytes=400)
     head = open_head(table)
     assert head.version == 4
-    assert 3 < len(head.get_fragments()) - 3 <= 8
+    assert 1 < len(head.get_fragments()) - 3 < 8
     assert content(table) == [(i, 0) for i in [*range(20), *range(100, 180), *range(200, 280)]]
 
 

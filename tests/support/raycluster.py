@@ -12,11 +12,12 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.s3 import ROOT, free_port, wait_for
@@ -71,7 +72,12 @@ def running() -> Iterator[RayCluster]:
             wait_for(process, port)
         yield RayCluster(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", f"http://127.0.0.1:{dashboard}")
     finally:
-        process.terminate()  # `ray start --block` ends what it started
+        started = [*psutil.Process(process.pid).children(recursive=True), process]
+        process.terminate()  # in order; what does not end by then has nothing to lose
+        psutil.wait_procs(started, timeout=5)
+        for each in started:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
+import lake
 from lake.errors import InvalidInput
 from lake.table import inputs
-from lake.table.inputs import batches, check_columns, conform, infer
+from lake.table.inputs import aligned, batches, check_columns, conform, infer
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
 FLAT = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS.reshape(-1)), 2)
@@ -205,3 +207,19 @@ def test_row_labels_without_a_name_are_no_column() -> None:
 def test_a_frame_of_mixed_objects_is_refused() -> None:
     with pytest.raises(InvalidInput, match="cannot read the DataFrame"):
         batches(pd.DataFrame({"x": [1, "a"]}))
+
+
+def test_values_that_are_not_aligned_are_copied(tmp_path: Path) -> None:
+    """Lance panics at decimals that do not lie at a multiple of sixteen bytes."""
+    whole = pa.array([Decimal(i) for i in range(50)], pa.decimal128(9, 2))
+    memory = pa.allocate_buffer(whole.buffers()[1].size + 8)
+    memoryview(memory).cast("B")[8:] = memoryview(whole.buffers()[1]).cast("B")
+    shifted = pa.Array.from_buffers(whole.type, len(whole), [None, memory.slice(8)])
+    assert shifted.buffers()[1].address % 16 == 8
+    nested = pa.ListArray.from_arrays(list(range(51)), shifted)
+    batch = pa.record_batch({"id": range(50), "price": shifted, "prices": nested})
+    assert aligned(batch).equals(batch)
+    assert all(b is None or b.address % 16 == 0 for c in aligned(batch).columns[1:] for b in c.buffers()[-1:])
+    table = lake.connect(tmp_path).create_table("t", batch.schema, key="id")
+    table.append(batch)
+    assert table.to_arrow()["price"].to_pylist() == whole.to_pylist()
