@@ -72,8 +72,8 @@ def running() -> Iterator[RayCluster]:
             wait_for(process, port)
         yield RayCluster(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", f"http://127.0.0.1:{dashboard}")
     finally:
-        started = [*psutil.Process(process.pid).children(recursive=True), process]
-        process.terminate()  # in order; what does not end by then has nothing to lose
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()  # `ray start --block` ends what it started; what is left then has nothing to lose
         psutil.wait_procs(started, timeout=5)
         for each in started:
             with suppress(psutil.NoSuchProcess):
