@@ -50,8 +50,8 @@ class SparkExecutor:
         A session, classic or of Spark Connect; an address as `lake_spark.session.find_session` takes it; by default
         the active session, or a new one. It stays when the executor goes.
     workers : int, optional
-        How many jobs are handed to Spark at a time; by default as many as the cluster has cores. Give more than it
-        has to make dynamic allocation add executors.
+        How many jobs are handed to Spark at a time; by default as many as the cluster has cores at the moment. Give
+        the number that is to come where executors are added on demand, or a session has just begun.
     memory_bytes : int, optional
         How much memory the tasks of one machine may use together; by default what a worker finds available.
 

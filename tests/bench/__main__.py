@@ -1,6 +1,7 @@
 """``make bench``: every figure side by side with what a user would take instead, in one run.
 
-Usage: ``python -m tests.bench [names …] [--rows N] [--json FILE]``. Names: import, append, memory, search, build, ray.
+Usage: ``python -m tests.bench [names …] [--rows N] [--json FILE]``. Names: import, append, memory, search, build, ray,
+spark-build.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ import json
 import tempfile
 from pathlib import Path
 
-from tests.bench import bench_append, bench_build, bench_import, bench_memory, bench_ray, bench_search
+from tests.bench import (
+    bench_append,
+    bench_build,
+    bench_import,
+    bench_memory,
+    bench_ray,
+    bench_search,
+    bench_spark_build,
+)
 from tests.bench.harness import Line, machine, show
 
 _BENCHES = {
@@ -20,6 +29,7 @@ _BENCHES = {
     "search": bench_search.run,
     "build": bench_build.run,
     "ray": bench_ray.run,
+    "spark-build": bench_spark_build.run,
 }
 
 

@@ -61,12 +61,12 @@ def _conf_options(conf: Mapping[str, str]) -> list[str]:
 
 
 @contextmanager
-def classic(warehouse: Path) -> Iterator[SparkSession]:
-    """Start this process' own Spark on two cores."""
+def classic(warehouse: Path, master: str = "local[2]") -> Iterator[SparkSession]:
+    """Start this process' own Spark: on two cores of this machine, or as a driver of a cluster."""
     from pyspark.sql import SparkSession
 
     os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    builder = SparkSession.builder.master("local[2]").appName("tests")
+    builder = SparkSession.builder.master(master).appName("tests")
     for key, value in {**CONF, "spark.sql.warehouse.dir": str(warehouse)}.items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():
@@ -93,8 +93,12 @@ class Cluster:
 
     def executors(self) -> list[psutil.Process]:
         """Return the executors' JVMs."""
-        children = [child for worker in self.workers for child in psutil.Process(worker.pid).children()]
-        return [child for child in children if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline())]
+        found = []
+        for child in [child for worker in self.workers for child in psutil.Process(worker.pid).children()]:
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                if any("CoarseGrainedExecutorBackend" in part for part in child.cmdline()):
+                    found.append(child)
+        return found
 
 
 @contextmanager
