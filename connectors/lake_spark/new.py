@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -23,7 +23,8 @@ def new_schema(schema: StructType, given: Mapping[str, str]) -> Schema:
     A column that came from a lake table keeps its type and meaning. Otherwise an array of floats needs its dimension:
     ``.option("embedding.v", "384")``, or JSON for more (``{"dimension": 384, "of": "text", "metric": "cosine"}``), or
     ``dimension`` in the field's metadata; or ``.option("role.v", "other")`` if it holds no vectors. ``key`` names the
-    entity key, ``role.<column>`` a role.
+    entity key, ``role.<column>`` a role. Columns outside the key are nullable: that Spark knows of no null yet is
+    no promise.
 
     Raises
     ------
@@ -32,12 +33,34 @@ def new_schema(schema: StructType, given: Mapping[str, str]) -> Schema:
     NotFound
         An option names a column that is not there.
     """
-    embeddings = {n: _embedding(n, text) for n, text in _of(given, "embedding.", schema.names).items()}
+    embeddings = {n: Embedding(**_parsed(n, text)) for n, text in _of(given, "embedding.", schema.names).items()}
     roles = _of(given, "role.", schema.names)
     arrow = arrow_schema(schema)
     columns = [_column(f, arrow.field(f.name), embeddings.get(f.name), roles.get(f.name)) for f in schema]
     known = {column.name for column in columns}
     return Schema((_selfstanding(column, known) for column in columns), names(given.get("key")))
+
+
+def require_agreement(stored: Schema, columns: list[str], given: Mapping[str, str]) -> None:
+    """Accept the options that would make a table on one that is there, if it is made so: a job may run again.
+
+    Raises
+    ------
+    InvalidInput
+        The table has another key, or a column another meaning.
+    """
+    key = names(given.get("key"))
+    if key is not None and tuple(key) != stored.key:
+        raise InvalidInput(f"option 'key' is {key}, but the table's entity key is {list(stored.key)}; leave it out")
+    for name, text in _of(given, "embedding.", columns).items():
+        wanted, found = _parsed(name, text), stored.column(name).embedding
+        if found is None or any(getattr(found, part) != value for part, value in wanted.items()):
+            raise InvalidInput(f"option 'embedding.{name}' is {text!r}, but the table has {found}; leave it out")
+    for name, role in _of(given, "role.", columns).items():
+        if stored.column(name).role != role:
+            raise InvalidInput(
+                f"option 'role.{name}' is {role!r}, but the table has {stored.column(name).role.value!r}; leave it out"
+            )
 
 
 def _of(given: Mapping[str, str], prefix: str, columns: list[str]) -> dict[str, str]:
@@ -50,15 +73,17 @@ def _of(given: Mapping[str, str], prefix: str, columns: list[str]) -> dict[str, 
     return {low[name.lower()]: value for name, value in found.items()}
 
 
-def _embedding(column: str, text: str) -> Embedding:
+def _parsed(column: str, text: str) -> dict[str, Any]:
     try:
         found: Any = json.loads(text)
-        return Embedding(found) if isinstance(found, int) else Embedding(**found)
+        found = {"dimension": found} if isinstance(found, int) else dict(found)
+        Embedding(**found)
     except (ValueError, TypeError) as error:
         raise InvalidInput(
             f"option 'embedding.{column}' is {text!r}; give a dimension, or JSON such as "
             f'{{"dimension": 384, "metric": "cosine"}}: {error}'
         ) from error
+    return cast("dict[str, Any]", found)
 
 
 def _column(field: StructField, arrow: pa.Field, embedding: Embedding | None, role: str | None) -> Column:
@@ -80,7 +105,7 @@ def _column(field: StructField, arrow: pa.Field, embedding: Embedding | None, ro
         if not floats:
             raise InvalidInput(f"column {field.name!r} of type {arrow.type} holds no vectors; cast it to array<float>")
         kind = pa.list_(pa.float32(), embedding.dimension)
-    return Column(field.name, kind, role, nullable=field.nullable, embedding=embedding)
+    return Column(field.name, kind, role, embedding=embedding)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from lake.errors import InvalidInput
-from lake.storage import Location
+
+if TYPE_CHECKING:
+    from lake.storage import Location
+    from lake.table.snapshot import Snapshot
 
 STORAGE = "storage."
 READ = frozenset({"version", "tag", "time", "branch", "columns", "filter"})
@@ -37,6 +41,8 @@ def check(options: Mapping[str, str], known: Iterable[str], prefixes: tuple[str,
 
 def location(options: Mapping[str, str], given: Mapping[str, str]) -> Location:
     """Return where the table lies, with the store's options: those of the session, then those of this call."""
+    from lake.storage import Location  # see lake_spark.source
+
     path = options.get("path")
     if not path:
         raise InvalidInput("format('lake') needs the table's URI, such as s3://bucket/lake/name.lance: .load(uri)")
@@ -79,3 +85,26 @@ def number(options: Mapping[str, str], name: str) -> int | None:
         return int(value)
     except ValueError:
         raise InvalidInput(f"option {name!r} is {value!r}; give a whole number") from None
+
+
+def version(options: Mapping[str, str], table: Location) -> Snapshot:
+    """Pin the version that the options name, the newest one by default.
+
+    Raises
+    ------
+    InvalidInput
+        Several options name one.
+    NotFound
+        There is no such table, branch, version or tag.
+    """
+    from lake.table import history  # see lake_spark.source
+    from lake.table.commit import pinned
+
+    branch = options.get("branch")
+    named = [name for name in ("version", "tag", "time") if name in options]
+    if len(named) > 1:
+        raise InvalidInput(f"options {named} each name a version: give one")
+    if not named:
+        return pinned(table, branch)
+    wanted = number(options, "version")
+    return history.resolve(table, branch, options[named[0]] if wanted is None else wanted)

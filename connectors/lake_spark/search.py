@@ -22,6 +22,7 @@ from lake.search import Query, search
 from lake.storage import Location
 from lake.table.commit import pinned
 from lake.table.snapshot import Snapshot
+from lake_spark.sealed import Sealed
 from lake_spark.types import arrow_schema, is_vector, spark_schema, to_spark
 
 _DISTANCE = StructField("_distance", FloatType())
@@ -58,19 +59,19 @@ class Analyzed(AnalyzeResult):
     named: Mapping[str, Any] = field(default_factory=dict)
 
 
-def functions(storage: Mapping[str, str]) -> dict[str, type]:
+def functions(storage: Sealed[Mapping[str, str]]) -> dict[str, type]:
     """Make the classes of the table functions, which reach stores by the options given."""
     return {name: _function(name, storage) for name in _POSITIONAL}
 
 
-def _function(function: str, storage: Mapping[str, str]) -> type:
+def _function(function: str, storage: Sealed[Mapping[str, str]]) -> type:
     class TableFunction:
         def __init__(self, analyzed: Analyzed) -> None:
             self._searcher = Searcher(analyzed)
 
         @staticmethod
         def analyze(*given: AnalyzeArgument, **named: AnalyzeArgument) -> Analyzed:
-            return analyze(function, storage, _bound(function, given, named))
+            return analyze(function, storage.open(), _bound(function, given, named))
 
         def eval(self, *given: Any, **named: Any) -> Iterator[tuple[Any, ...]]:
             bound = _bound(function, given, named)

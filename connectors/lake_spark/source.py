@@ -1,31 +1,77 @@
-"""``format("lake")``: tables as a data source of Spark."""
+"""``format("lake")``: tables as a data source of Spark.
+
+Spark plans each query in a fresh Python process, so this module imports little: what ``load`` found out is passed on
+sealed, and a plan costs no second look at the table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pyspark.sql.datasource import DataSource, DataSourceReader, DataSourceStreamReader, DataSourceWriter
+from pyspark.sql.datasource import (
+    DataSource,
+    DataSourceReader,
+    DataSourceStreamReader,
+    DataSourceWriter,
+    InputPartition,
+)
 from pyspark.sql.types import StructType
 
-from lake.errors import InvalidInput
-from lake.storage import Location, StorageOptions
-from lake.table import history
-from lake.table.commit import pinned
-from lake.table.snapshot import Snapshot
 from lake_spark import options
-from lake_spark.read import LakeReader
-from lake_spark.types import spark_schema
+from lake_spark.sealed import Sealed
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql.datasource import DataSourceStreamArrowWriter
+
+    from lake.storage import Location
+    from lake.table.snapshot import Snapshot
+    from lake_spark.read import Scan
+
+
+@dataclass
+class Piece(InputPartition):
+    """Some fragments; of a single one, perhaps only the live rows from ``offset`` on.
+
+    Parameters
+    ----------
+    fragments : tuple of int
+        Their ids.
+    offset, limit : int or None
+        Which of the live rows.
+    """
+
+    fragments: tuple[int, ...]
+    offset: int | None = None
+    limit: int | None = None
+
+
+class LakeReader(DataSourceReader):
+    """Reads a scan that is planned already."""
+
+    def __init__(self, scan: Sealed[Scan], pieces: list[Piece], schema: StructType) -> None:
+        self._scan = scan
+        self._pieces = pieces
+        self._schema = schema
+
+    def partitions(self) -> list[InputPartition]:
+        """Return the pieces; Spark reads a partition of its own making if there are none."""
+        return [*self._pieces]
+
+    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a piece."""
+        if isinstance(partition, Piece):
+            yield from self._scan.open().read(partition, self._schema)
 
 
 class LakeSource(DataSource):
     """A table of the lake. Use `lake_spark.register`, which lists the options."""
 
-    storage: ClassVar[Mapping[str, str]] = StorageOptions()
-    _snapshot: Snapshot | None = None
+    storage: ClassVar[Sealed[Mapping[str, str]] | None] = None
+    _snapshot: Sealed[Snapshot] | None = None
+    _planned: tuple[Sealed[Scan], list[Piece], list[str]] | None = None
 
     @classmethod
     def name(cls) -> str:
@@ -34,23 +80,28 @@ class LakeSource(DataSource):
 
     def schema(self) -> StructType:
         """Describe the rows; ``load`` calls this, and the DataFrame stays on the version of that moment."""
+        from lake_spark.follow import with_change
+        from lake_spark.types import spark_schema
+
         options.check(self.options, options.READ | options.CHANGES)
         snapshot = self._pinned()
         found = spark_schema(snapshot.schema, options.names(self.options.get("columns")))
-        if options.flag(self.options, "changes"):
-            from lake_spark.follow import with_change  # a stream's, which most reads do not need
-
-            return with_change(found)
+        if self._of_changes():
+            return with_change(found) if options.flag(self.options, "changes") else found
+        self._plan(snapshot, found)
         return found
 
     def reader(self, schema: StructType) -> DataSourceReader:
         """Plan a scan."""
-        options.check(self.options, options.READ | options.CHANGES)
-        if options.flag(self.options, "changes") or "since" in self.options:
+        if self._of_changes():
             from lake_spark.follow import ChangesReader
 
             return ChangesReader(self._pinned(), schema, self.options)
-        return LakeReader(self._pinned(), schema, self.options.get("filter"))
+        if self._planned is None or self._planned[2] != schema.names:  # the user gave the columns
+            options.check(self.options, options.READ)
+            self._plan(self._pinned(), schema)
+        assert self._planned is not None  # noqa: S101  just done
+        return LakeReader(self._planned[0], self._planned[1], schema)
 
     def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: N802  Spark's name
         """Plan a stream of changes."""
@@ -73,21 +124,20 @@ class LakeSource(DataSource):
         options.check(self.options, options.WRITE - {"commit_id"}, options.CREATE)
         return LakeStreamWriter(self._location(), schema, dict(self.options), overwrite=overwrite)
 
+    def _of_changes(self) -> bool:
+        return "since" in self.options or options.flag(self.options, "changes")
+
+    def _plan(self, snapshot: Snapshot, schema: StructType) -> None:
+        from lake_spark.read import Scan
+
+        scan = Scan.of(snapshot, schema.names, self.options.get("filter"))
+        self._planned = Sealed(scan), scan.pieces(), schema.names
+
     def _location(self) -> Location:
-        return options.location(self.options, self.storage)
+        given: Any = {} if self.storage is None else self.storage.open()
+        return options.location(self.options, given)
 
     def _pinned(self) -> Snapshot:
         if self._snapshot is None:
-            self._snapshot = _resolve(self._location(), self.options)
-        return self._snapshot
-
-
-def _resolve(location: Location, given: Mapping[str, str]) -> Snapshot:
-    branch = given.get("branch")
-    named = [name for name in ("version", "tag", "time") if name in given]
-    if len(named) > 1:
-        raise InvalidInput(f"options {named} each name a version: give one")
-    if not named:
-        return pinned(location, branch)
-    version = options.number(given, "version")
-    return history.resolve(location, branch, given[named[0]] if version is None else version)
+            self._snapshot = Sealed(options.version(self.options, self._location()))
+        return self._snapshot.open()

@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql.types import DoubleType
 
 from lake import errors as lake_errors
-from lake.errors import NotFound
+from lake.errors import CommitUnknown, LakeError, NotFound
 from lake.storage import Location, StorageOptions
-from lake.table import changes, history
+from lake.table import changes
+from lake.table.commit import COMMIT_ID, transactions
 from lake.table.receipt import Receipt
-from lake.table.snapshot import Snapshot
+from lake.table.snapshot import Snapshot, open_head
 from lake_spark.distance import FUNCTIONS
+from lake_spark.sealed import Sealed
 from lake_spark.search import functions
 from lake_spark.source import LakeSource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+    from pyspark.sql.connect.session import SparkSession as RemoteSession
 
 _RAISED = re.compile(r"lake\.errors\.(\w+): (.*)")
 
 
-def register(spark: SparkSession, storage_options: Mapping[str, object] | None = None) -> None:
+def register(spark: SparkSession | RemoteSession, storage_options: Mapping[str, object] | None = None) -> None:
     """Teach a session, classic or Connect, to read, write and search tables of the lake.
 
     Afterwards there are ``format("lake")`` for ``spark.read``, ``df.write``, ``readStream`` and ``writeStream``; the
@@ -45,11 +48,12 @@ def register(spark: SparkSession, storage_options: Mapping[str, object] | None =
     `lake.Table.count_rows` takes it). Spark tells a source neither the columns nor the filter that a query needs: give
     them here, or all columns of all rows are read. ``changes`` and ``since`` read changes, see `lake_spark.follow`.
 
-    Options of a write: ``commit_id``, ``branch``; ``merge`` (``upsert``, ``insert`` or ``update``) with mode append;
-    ``overwrite_schema`` with mode overwrite; for a table that is not there yet ``key``, ``embedding.<column>`` and
-    ``role.<column>``, see `lake_spark.new.new_schema`.
+    Options of a write: ``commit_id`` (a write that is repeated with the same one does nothing), ``branch``; ``merge``
+    (``upsert``, ``insert`` or ``update``) with mode append; ``overwrite_schema`` with mode overwrite; for a table that
+    is not there yet ``key``, ``embedding.<column>`` and ``role.<column>``, see `lake_spark.new.new_schema`. Each task
+    makes files of its own: coalesce frames of many small partitions, or call `lake.Table.compact` afterwards.
     """
-    storage = StorageOptions(storage_options)
+    storage: Sealed[Mapping[str, str]] = Sealed(StorageOptions(storage_options))
 
     class Registered(LakeSource):
         pass
@@ -63,7 +67,7 @@ def register(spark: SparkSession, storage_options: Mapping[str, object] | None =
         spark.udf.register(name, _arrow_udf(distance))
 
 
-def _udtf(spark: SparkSession) -> Callable[[type], Any]:
+def _udtf(spark: SparkSession | RemoteSession) -> Callable[[type], Any]:
     # Both kinds of session may live in one process, and each takes only functions of its own.
     if type(spark).__module__.startswith("pyspark.sql.connect"):
         from pyspark.sql.connect.functions import udtf as connect_udtf
@@ -81,7 +85,13 @@ def _arrow_udf(function: Callable[..., Any]) -> Any:
     return make(function, DoubleType())
 
 
-def receipt(uri: str, commit_id: str | None = None, storage_options: Mapping[str, object] | None = None) -> Receipt:
+def receipt(
+    uri: str,
+    commit_id: str | None = None,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    branch: str | None = None,
+) -> Receipt:
     """Tell what a write did: Spark's own ``save`` returns nothing.
 
     Parameters
@@ -90,26 +100,28 @@ def receipt(uri: str, commit_id: str | None = None, storage_options: Mapping[str
         The table's.
     commit_id : str, optional
         What ``.option("commit_id", …)`` said; by default the newest version is told about.
+    branch : str, optional
+
+    Returns
+    -------
+    Receipt
+        Version and rows; bytes and seconds are not kept.
 
     Raises
     ------
     NotFound
-        No retained version bears that id: the write was not committed, had no rows, or has expired.
+        No retained version bears that id: the write was not committed, had no rows, or has expired; or the version
+        before it has expired, so that the rows cannot be counted.
     """
     location = Location.of(uri, storage_options)
-    for version in history.versions(location, None):
-        if commit_id is None or version.commit_id == commit_id:
-            at = Snapshot(location, version.version)
-            if version.version == 1:
-                return Receipt(1, version.commit_id, inserted=version.rows)
-            counts = changes.compare(Snapshot(location, version.version - 1), at).counts()
-            return Receipt(
-                version.version,
-                version.commit_id,
-                inserted=counts["insert"],
-                updated=counts["update"],
-                deleted=counts["delete"],
-            )
+    for version, properties in transactions(open_head(location, branch)):
+        found = properties.get(COMMIT_ID, "")
+        if commit_id is None or found == commit_id:
+            at = Snapshot(location, version, branch)
+            if version == 1:
+                return Receipt(1, found, inserted=at.dataset.count_rows())
+            counts = changes.compare(Snapshot(location, version - 1, branch), at).counts()
+            return Receipt(version, found, counts["insert"], counts["update"], counts["delete"])
     raise NotFound(f"{location.uri} has no version of the commit {commit_id!r}")
 
 
@@ -129,6 +141,13 @@ def errors() -> Iterator[None]:
         kind = getattr(lake_errors, told[-1][0], None) if told else None
         if kind is None:
             raise
-        found: Exception = kind.__new__(kind)
-        found.args = (told[-1][1],)
-        raise found from error
+        raise _rebuilt(kind, told[-1][1]) from error
+
+
+def _rebuilt(kind: type[LakeError], message: str) -> LakeError:
+    if issubclass(kind, CommitUnknown):
+        named = re.search(r"commit_id='([^']*)'", message)
+        return kind(message, commit_id=named[1] if named else "")
+    error = kind.__new__(kind)  # some take more than their message, which Spark did not keep
+    Exception.__init__(error, message)
+    return error

@@ -20,7 +20,7 @@ from lake.table.receipt import Receipt
 from lake.table.snapshot import open_head
 from lake_spark import options
 from lake_spark.merge import MergeWrite
-from lake_spark.new import new_schema
+from lake_spark.new import new_schema, require_agreement
 
 
 class Write(Protocol):
@@ -70,8 +70,9 @@ def plan(location: Location, schema: StructType, given: Mapping[str, str], *, ov
         if not overwrite:
             raise InvalidInput("option 'overwrite_schema' needs .mode('overwrite')")
         return begin(location, branch, "overwrite", new_schema(schema, given), commit_id=commit_id)
-    _refuse_making(given, location)
-    return begin(location, branch, "overwrite" if overwrite else "append", commit_id=commit_id)
+    write = begin(location, branch, "overwrite" if overwrite else "append", commit_id=commit_id)
+    require_agreement(write.schema, schema.names, given)
+    return write
 
 
 def _merge(location: Location, branch: str | None, merge: str, commit_id: str | None, *, overwrite: bool) -> Write:
@@ -81,15 +82,6 @@ def _merge(location: Location, branch: str | None, merge: str, commit_id: str | 
         raise InvalidInput("option 'merge' goes with .mode('append'), not with 'overwrite'")
     done = earlier(open_head(location, branch), location, branch, commit_id)
     return MergeWrite.begin(location, branch, cast("MergeMode", merge), commit_id, done)
-
-
-def _refuse_making(given: Mapping[str, str], location: Location) -> None:
-    making = [name for name in given if name == "key" or name.startswith(options.CREATE)]
-    if making:
-        raise InvalidInput(
-            f"options {making} are for a table that is to be made, and {location.uri} is there; leave them out, or "
-            "give .mode('overwrite').option('overwrite_schema', 'true')"
-        )
 
 
 def store(write: Write, batches: Iterator[pa.RecordBatch]) -> Any:

@@ -252,9 +252,11 @@ def _vector(array: pa.Array, field: pa.Field, first_row: int) -> pa.Array:
         raise InvalidInput(
             f"column {field.name!r}, row {first_row + row}: the vector has {lengths[row].as_py()} dimensions, not {dim}"
         )
-    if array.null_count:  # a null list has no values; a fixed-size list keeps room for them
-        return pa.array(array.to_pylist(), type=field.type)
-    return pa.FixedSizeListArray.from_arrays(array.flatten().cast(value), dim)
+    vectors = pa.FixedSizeListArray.from_arrays(array.flatten().cast(value), dim)  # without those of null lists
+    if not array.null_count:
+        return vectors
+    valid = np.asarray(array.is_valid())
+    return vectors.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
 
 
 def infer(data: Data) -> tuple[pa.Schema, pa.RecordBatchReader]:
