@@ -16,7 +16,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 
 from lance.fragment import FragmentMetadata
@@ -45,6 +45,7 @@ from lake.run import (
 from lake.run.task import check_name
 from lake.storage import Files, Location, table_name
 from lake.table import merge, pins, write
+from lake.table.commit import earlier
 from lake.table.parts import Part, PartedWrite
 from lake.table.snapshot import open_head
 
@@ -96,6 +97,9 @@ def load(
     runner = resolve(executor)
     plan = Plan.load(root, spec, job, files.location) if job_id is not None else None
     if plan is None:
+        if job_id is not None and (version := _committed(table, job)) is not None:
+            seconds = time.monotonic() - started
+            return LoadReport.forgotten(job, spec.into.table, version, spec.dead_letters, seconds)
         _clear(files)
     ledger = Ledger(files, job, Done.encode, Done.decode, digest)
     if plan is None:
@@ -103,8 +107,9 @@ def load(
         plan.save(files)
     with ExitStack() as stack:
         listen = stack.enter_context(listening(on_event))
-        if isinstance(runner, LocalExecutor) and runner is not executor:
-            runner = LocalExecutor(1) if plan.bytes < _SMALL else runner
+        if isinstance(runner, LocalExecutor) and runner is not executor and plan.bytes < _SMALL:
+            runner = LocalExecutor(1)
+        if isinstance(runner, AbstractContextManager) and runner is not executor:
             stack.enter_context(runner)
         for snapshot in (plan.work.target, plan.work.reader.snapshot):
             if snapshot is not None:
@@ -225,9 +230,19 @@ def _before(files: Files, table: Location) -> LoadReport | None:
         return None
     try:
         open_head(table)
+        return LoadReport(**json.loads(files.read(REPORT)))
+    except (NotFound, ValueError, TypeError):  # a report that is torn says nothing; the table's history does
+        return None
+
+
+def _committed(table: Location, job: str) -> int | None:
+    """Return the version that a job made whose folder was removed since."""
+    try:
+        head = open_head(table)
     except NotFound:
         return None
-    return LoadReport(**json.loads(files.read(REPORT)))
+    done = earlier(head, table, None, f"{job}.rows")
+    return None if done is None else done.version
 
 
 def _clear(files: Files, keep: tuple[str, ...] = ()) -> None:

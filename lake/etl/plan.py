@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ from lake.etl.spec import Into, Load
 from lake.etl.tasks import Work
 from lake.etl.transform import Steps, check_filter, check_names, flat_names
 from lake.etl.types import as_type
+from lake.run import keeper
 from lake.schema import Schema
 from lake.storage import Files, Location, require_put_if_absent, table_name
 from lake.table import history
@@ -109,15 +110,13 @@ def make(root: Location, spec: Load, job: str, folder: Location) -> Plan:
     target = _target(root, spec)
     require_put_if_absent(target)
     location = _source_location(root, spec)
-    reader = Reader(spec.source, location, _source_snapshot(root, spec, location), lenient=_lenient(spec))
+    reader = Reader(spec.source, location, _source_snapshot(root, spec, location, folder), lenient=_lenient(spec))
     slices = of_files(spec.source, location) if reader.snapshot is None else of_table(reader.snapshot)
-    if not slices and reader.snapshot is None:
-        raise NotFound(f"the files {list(spec.source.files)} hold no rows")
     table = _existing(target, spec)
     sample = _sample(reader, slices)
     known = None if table is None else table.schema.to_arrow()
     types = _types(spec, sample, known)
-    reader = replace(reader, schema=_read_schema(spec, sample, types, slices))
+    reader = replace(reader, schema=_read_schema(spec, reader, types, slices))
     check_filter(spec.transform.filter, types)
     columns = Steps(spec.transform, types).selected(types.names)
     if table is None:
@@ -141,8 +140,12 @@ def _source_location(root: Location, spec: Load) -> Location:
     return root if options is None else Location.of(root.uri, options)
 
 
-def _source_snapshot(root: Location, spec: Load, base: Location) -> Snapshot | None:
+def _source_snapshot(root: Location, spec: Load, base: Location, folder: Location) -> Snapshot | None:
     source = spec.source
+    if source.spark is not None:
+        kept = folder.join("source.lance")
+        keeper("spark")(source.spark, kept)
+        return pinned(kept)
     if source.table is None:
         return None
     path = (
@@ -181,10 +184,14 @@ def _create(location: Location, into: Into, columns: pa.Schema) -> Snapshot:
     return pinned(location)
 
 
-def _sample(reader: Reader, slices: list[Slice]) -> pa.RecordBatch:
-    if slices:
-        return reader.sample(slices[0])
-    assert reader.snapshot is not None  # noqa: S101  files without slices were refused
+def _sample(reader: Reader, slices: Sequence[Slice]) -> pa.RecordBatch:
+    """Return the first rows that there are; of a source without any, its columns."""
+    for part in slices:
+        sample = reader.sample(part)
+        if sample.schema.names:
+            return sample
+    if reader.snapshot is None:
+        raise NotFound(f"the files {list(reader.source.files)} hold no rows")
     return pa.RecordBatch.from_pylist([], reader.snapshot.dataset.schema)
 
 
@@ -219,13 +226,17 @@ def _types(spec: Load, sample: pa.RecordBatch, known: pa.Schema | None) -> pa.Sc
     return pa.schema(fields)
 
 
-def _read_schema(spec: Load, sample: pa.RecordBatch, types: pa.Schema, slices: list[Slice]) -> pa.Schema | None:
+def _read_schema(spec: Load, reader: Reader, types: pa.Schema, slices: Sequence[Slice]) -> pa.Schema | None:
     """Say what text is read as: CSV as text, JSON as its first rows are."""
-    kind = slices[0].kind if slices else "table"
-    if kind == "csv":
-        return pa.schema([pa.field(name, pa.string()) for name in sample.schema.names])
-    if kind != "jsonl":
+    texts = [part for part in slices if part.kind in {"csv", "jsonl"}]
+    kinds = {part.kind for part in texts}
+    if not texts:
         return None
+    if len(kinds) > 1:
+        raise InvalidInput("the source has CSV and JSON lines, which say nothing of each other's types: make two jobs")
+    sample = _sample(reader, texts)
+    if kinds == {"csv"}:
+        return pa.schema([pa.field(name, pa.string()) for name in sample.schema.names])
     fields = []
     for field in sample.schema:
         name = spec.transform.rename.get(field.name, field.name)

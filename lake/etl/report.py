@@ -60,6 +60,11 @@ class LoadReport:
     seconds: float
     repeated: bool = False
 
+    @classmethod
+    def forgotten(cls, job: str, table: str, version: int, refused_table: str, seconds: float) -> LoadReport:
+        """Tell of a job that the table's history knows, and whose folder is gone: nobody knows its counts."""
+        return cls(job, table, version, 0, 0, 0, 0, 0, refused_table, 0, 0, 0, seconds, repeated=True)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dict, for JSON."""
         return asdict(self)
@@ -73,6 +78,8 @@ class LoadReport:
             grid.add_column(name, justify="right")
         counts = (self.read, self.written, self.filtered, self.duplicates, self.refused)
         grid.add_row(*(f"{count:,}" for count in counts))
+        if self.repeated and not self.slices:
+            return Group(self._title(), "its folder under _jobs was removed, and its counts with it")
         return Group(self._title(), grid, self._caption())
 
     def _title(self) -> str:

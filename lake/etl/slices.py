@@ -84,6 +84,8 @@ def of_files(source: Source, location: Location) -> list[Slice]:
     slices: list[Slice] = []
     for name, size in dict(found).items():
         kind = source.format or _format(name)
+        if not size and kind != "parquet":
+            continue
         parts = _row_groups(name, location) if kind == "parquet" else iter([((), 0, size)])
         for groups, first_row, part in parts:
             slices.append(Slice(len(slices), kind, name, groups, first_row, part))

@@ -76,6 +76,8 @@ class Source(Spec):
         given = [name for name in ("files", "table", "spark") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"give one of files, table and spark, not {given or 'none'}")
+        if self.spark and self.storage_options is not None:
+            raise ValueError("storage_options belongs to files or table: Spark has a store of its own")
         of = {"version": "table", "where": "table", "format": "files", "types": "files"}
         for name, kind in of.items():
             if getattr(self, name) and kind not in given:

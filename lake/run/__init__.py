@@ -1,6 +1,6 @@
 """Plans and those who execute them: tasks, stages, executors, events, the ledger. Knows nothing of tables."""
 
-from lake.run.engines import resolve
+from lake.run.engines import keeper, resolve
 from lake.run.events import (
     Callback,
     EntryRefused,
@@ -29,6 +29,7 @@ __all__ = [
     "Executor",
     "LocalExecutor",
     "resolve",
+    "keeper",
     "Ledger",
     "Store",
     "run_stage",

@@ -1,5 +1,6 @@
 """Executors by name, by a cluster's address, by an engine's session."""
 
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -13,6 +14,8 @@ _OWN = {
     "ray": ("lake_ray.executor:RayExecutor", "ray"),
     "spark": ("lake_spark.executor:SparkExecutor", "spark"),
 }
+# Who runs a query and keeps its result in a table, for loads.
+_KEEPERS = {"spark": ("lake_spark.query:keep", "spark")}
 # Addresses that begin so are the engine's.
 _SCHEMES = {"ray": "ray", "sc": "spark", "spark": "spark"}
 
@@ -49,11 +52,26 @@ def resolve(executor: Any) -> Executor:
     raise InvalidInput(f"there is no executor {executor!r}; there are {sorted(_OWN)} and installed plug-ins")
 
 
+def keeper(engine: str) -> Callable[[str, Any], None]:
+    """Return what runs a query in an engine, and keeps its result in a table at a location.
+
+    Raises
+    ------
+    InvalidInput
+        If what it needs is not installed.
+    """
+    found: Callable[[str, Any], None] = _load(engine, *_KEEPERS[engine])
+    return found
+
+
 def _make(name: str, *arguments: Any) -> Executor:
-    home, extra = _OWN[name]
+    made: Executor = _load(name, *_OWN[name])(*arguments)
+    return made
+
+
+def _load(name: str, home: str, extra: str) -> Any:
     module, _, kind = home.partition(":")
     try:
-        made: Executor = getattr(import_module(module), kind)(*arguments)
+        return getattr(import_module(module), kind)
     except ImportError as error:
         raise InvalidInput(f"executor {name!r} needs: pip install 'semlake[{extra}]' ({error})") from error
-    return made

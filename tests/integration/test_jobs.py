@@ -185,7 +185,7 @@ def test_killed_while_it_commits_on_s3(landed: bool, tmp_path: Path, bucket: Loc
     proxy.arm(Rule("hold", "/t.lance/_versions", nth=1))
     command = [sys.executable, "-c", "from lake.cli import main; main()", "run", str(conf)]
     environment = {**os.environ, "STORE_SECRET": SECRET, "PYTHONPATH": str(HOUSE)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, text=True)
     assert proxy.wait(process)
     process.kill()
     process.wait()
@@ -200,16 +200,19 @@ def test_killed_while_it_commits_on_s3(landed: bool, tmp_path: Path, bucket: Loc
     assert not [name for name in files.names() if SECRET.encode() in files.read(name)]
 
 
-def test_the_line_for_cron_in_the_readme_is_true(place: Path) -> None:
-    """As cron runs it: by sh, with little in the environment, and each day's id once."""
-    [line] = re.findall(r"^\d+ \d+ \* \* \* +(.+)$", (HOUSE / "README.md").read_text(), re.MULTILINE)
-    command = line.replace("\\%", "%")
+def test_the_lines_for_schedulers_in_the_readme_are_true(place: Path) -> None:
+    """As cron runs it: by sh, with little in the environment; as Airflow does, on the same day."""
+    text = (HOUSE / "README.md").read_text()
+    [line] = re.findall(r"^\d+ \d+ \* \* \* +(.+)$", text, re.MULTILINE)
     assert "\\%" in line, "cron reads a bare % as the end of the line"
-    (place / "jobs.log").touch()
+    [operator] = re.findall(r'bash_command="([^"]+)"', text)
+    today = subprocess.run(["date", "+%F"], check=True, capture_output=True, text=True).stdout.strip()
     (place / "conf").symlink_to(HOUSE / "conf")
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(place)}
-    for _ in range(2):
-        subprocess.run(["sh", "-c", command.replace("/srv/lake", str(place))], env=environment, check=True, cwd="/")
-    log = (place / "jobs.log").read_text()
-    assert log.count("done already") == 1
+    told = []
+    for command in (line.replace("\\%", "%"), operator.replace("{{ ds }}", today)):
+        shell = ["sh", "-c", command.replace("/srv/lake", str(place))]
+        told.append(subprocess.run(shell, env=environment, check=True, cwd="/", capture_output=True, text=True).stdout)
+    assert "read" in (place / "jobs.log").read_text()
+    assert f"etl-{today} is done already" in told[1]
     assert len(rows_of(Location.of(place / "demo-lake"), "products")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -32,3 +33,18 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
         "assert len(t) == 8000 and len(t.search(where=\"section = 'net'\", k=3)) == 3\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, cwd=tmp_path)
+
+    (tmp_path / "in.csv").write_text("id,name\n1,a\nx,b\n3,c\n4,d\n")
+    (tmp_path / "load.yaml").write_text("job: etl\nlake: lk\nsource: {files: in.csv}\ninto: {table: t, key: id}\n")
+    program = (
+        "import sys; sys.path.insert(0, 'site')\n"
+        "import jobs, lake\n"
+        "from lake.cli import main\n"
+        "from lake.etl import loading\n"
+        "loading._SMALL = 0  # in worker processes\n"
+        "assert jobs.MINE and lake.__file__.startswith(sys.argv[1]), lake.__file__\n"
+        "main(['run', 'load.yaml', '--json'])\n"
+    )
+    job = [sys.executable, "-c", program, str(tmp_path)]
+    told = subprocess.run(job, check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert [json.loads(told)[name] for name in ("read", "written", "refused")] == [4, 3, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,36 @@ def test_a_job_that_is_done_does_nothing_and_says_what_it_did(tmp_path: Path, he
         run(here, spec | {"transform": {"filter": "id > 1"}})
     lake.connect(here.uri).drop_table("t")
     assert run(here, spec).written == 1, "the table was dropped: there is something to do"
+
+
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_a_job_whose_folder_is_gone_is_known_by_the_history(tmp_path: Path, here: Location, mode: str) -> None:
+    file = json_lines(tmp_path / "a.jsonl", [{"id": 1}, {"id": 2}])
+    spec = {"source": {"files": str(file)}, "into": {"table": "t", "mode": mode, "key": "id"}}
+    first = run(here, spec)
+    shutil.rmtree(tmp_path / "lake" / "_jobs")
+    again = run(here, spec)
+    assert again.repeated
+    assert again.version == first.version
+    assert [r["id"] for r in rows_of(here, "t")] == [1, 2]
+
+
+def test_files_of_several_formats_and_empty_ones(tmp_path: Path, here: Location) -> None:
+    (tmp_path / "0.jsonl").write_text("")
+    (tmp_path / "1.jsonl").write_text("\n  \n")
+    pq.write_table(pa.table({"id": [1], "name": ["a"]}), tmp_path / "2.parquet")
+    pq.write_table(
+        pa.table({"id": pa.array([], pa.int64()), "name": pa.array([], pa.string())}), tmp_path / "3.parquet"
+    )
+    json_lines(tmp_path / "4.jsonl", [{"id": 2, "name": "b"}])
+    spec = {"source": {"files": str(tmp_path / "?.*")}, "into": {"table": "t", "key": "id"}}
+    assert run(here, spec).read == 2
+    assert rows_of(here, "t") == [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    (tmp_path / "5.csv").write_text("id,name\n3,c\n")
+    with pytest.raises(InvalidInput, match="make two jobs"):
+        run(here, spec, "k")
+    with pytest.raises(NotFound, match="hold no rows"):
+        run(here, spec | {"source": {"files": str(tmp_path / "[01].*")}}, "l")
 
 
 def test_an_interrupted_job_goes_on_with_what_it_planned(

@@ -198,3 +198,39 @@ def test_the_error_of_an_input_is_the_callers_own(table: Location) -> None:
         with pytest.raises(Mine):
             verb(table, failing())
     assert (open_head(table).version, data_files(table)) == before
+
+
+ROWS: list[list[float | None] | None] = [
+    [1.0, 2.0],
+    [0.0, 0.0],
+    None,
+    [float("nan"), 0.0],
+    [None, 1.0],
+    [3.0, -3.0],
+    [float("inf"), float("-inf")],
+    [0.0, -0.0],
+]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_all_bad_rows_are_told_to_those_who_keep_the_others(metric: str) -> None:
+    embedding = Embedding(2, metric="cosine") if metric == "cosine" else Embedding(2)
+    schema = Schema([Column("id", int), Column("v", embedding)], key="id")
+    ids = pa.array([0, 1, 2, 3, None, 5, 6, 7])
+    batch = pa.record_batch([ids, pa.array(ROWS, pa.list_(pa.float32(), 2))], names=["id", "v"])
+    found = {(p.column, p.why.split(";")[0].split(",")[0]): p.rows.tolist() for p in Validator(schema).problems(batch)}
+    zero = {("v", "a zero vector has no direction"): [1, 7]} if metric == "cosine" else {}
+    assert found == {
+        ("id", "null"): [4],
+        ("v", "a null inside the vector"): [4],
+        ("v", "NaN or infinity in the vector"): [3, 6],
+        **zero,
+    }
+
+
+def test_a_row_of_several_vectors_is_told_once() -> None:
+    several: Any = [[[1.0, 1.0]], [[float("nan"), 1.0], [1.0, float("inf")]], [], [[1.0, 1.0], [2.0, float("nan")]]]
+    kind = pa.list_(pa.list_(pa.float32(), 2))
+    schema = Schema([Column("v", kind, embedding=Embedding(2))])
+    [problem] = Validator(schema).problems(pa.record_batch([pa.array(several, kind)], names=["v"]))
+    assert problem.rows.tolist() == [1, 3]
