@@ -97,15 +97,14 @@ class RayExecutor:
         """Tell Ray what a task of the stage takes."""
         widest = max((node.get("CPU", 0) for node in self._nodes()), default=1)
         cpus = max(1, int(min(widest, workers // max(1, len(stage.tasks)))))
-        threads = {name: str(cpus) for name in THREAD_VARIABLES if name not in os.environ}
-        memory = {"memory": stage.memory_bytes} if stage.memory_bytes else {}
-        return {
-            "name": f"lake {stage.name}",
-            "num_cpus": cpus,
-            "max_retries": 0,  # the stage says how often
-            "runtime_env": {"env_vars": threads},
-            **memory,
-        }
+        options: dict[str, Any] = {"name": f"lake {stage.name}", "num_cpus": cpus}
+        options["max_retries"] = 0  # the stage says how often
+        if stage.memory_bytes:
+            options["memory"] = stage.memory_bytes
+        if cpus < widest:  # who has a machine to itself needs no limit, and so no worker process of its own kind
+            threads = {name: str(cpus) for name in THREAD_VARIABLES if name not in os.environ}
+            options["runtime_env"] = {"env_vars": threads}
+        return options
 
     def _nodes(self) -> list[dict[str, float]]:
         """Return the resources of each machine that is alive."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import statistics
 import time
@@ -32,6 +33,7 @@ def run(folder: Path, rows: int) -> list[Line]:
     with running() as cluster:
         ray.init(cluster.address, runtime_env=RUNTIME_ENV, log_to_driver=False)
         ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             return [_read(folder), _build(folder, rows), _overhead()]
         finally:
