@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ def opened(file: Path, text: str, **environment: str) -> Any:
 def test_the_files_of_the_house_are_legal_and_have_a_program_each(kind: str) -> None:
     assert open_job(HOUSE / "conf" / f"{kind}.yaml", only=kind, environment={}).job == kind
     assert f'"--only", "{kind}"' in (HOUSE / "jobs" / f"{kind}.py").read_text()
+
+
+def test_the_example_in_the_readme_is_legal(file: Path) -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", (HOUSE / "README.md").read_text(), re.DOTALL)
+    job = opened(file, text, AWS_SECRET_ACCESS_KEY=CANARY, DATE="2026-01-02")
+    assert isinstance(job, Etl)
+    assert (job.job_id, job.into.embeddings["embedding"].dimension) == ("etl-2026-01-02", 384)
+    with pytest.raises(InvalidInput, match="transform.renam: unknown key; did you mean 'rename'?"):
+        opened(file, text.replace("rename:", "renam:"), AWS_SECRET_ACCESS_KEY=CANARY)
 
 
 def test_the_environment_fills_texts_and_cannot_change_the_structure(file: Path) -> None:
