@@ -50,11 +50,9 @@ class RefusedFile:
 
     def add(self, problems: Iterable[Problem], rows: pa.RecordBatch, at: Sequence[int]) -> None:
         """Add rows of a batch; `at` gives the number in the source of each of its rows."""
-        for problem in problems:
-            texts = as_json(rows.take(pa.array(problem.rows)))
-            self._write(
-                [(int(at[n]), problem.column, problem.why, t) for n, t in zip(problem.rows, texts, strict=True)]
-            )
+        found = [(int(n), problem.column, problem.why) for problem in problems for n in problem.rows]
+        texts = as_json(rows.take(pa.array([n for n, _, _ in found], pa.int64())))
+        self._write([(int(at[n]), column, why, text) for (n, column, why), text in zip(found, texts, strict=True)])
 
     def add_malformed(self, found: Iterable[Malformed]) -> None:
         """Add pieces of text that are no rows."""
