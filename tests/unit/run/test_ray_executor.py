@@ -15,7 +15,7 @@ from lake_ray import RayExecutor
 from tests.support.raycluster import CPUS, RUNTIME_ENV, RayCluster, environment
 from tests.support.s3 import ROOT, free_port
 from tests.unit.run.executor_suite import ExecutorSuite
-from tests.unit.run.scripted import Environment, Nothing, Pid, Scripted
+from tests.unit.run.scripted import Environment, Nothing, Pid, Scripted, Waits
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +30,13 @@ class TestRay(ExecutorSuite):
         with RayExecutor() as executor:
             yield executor
         assert ray.is_initialized(), "it closes only what it opened"
+
+    @pytest.fixture(autouse=True)
+    @staticmethod
+    def awake(executor: RayExecutor, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """Two workers are there: Ray takes seconds to start one, while the other goes through many short tasks."""
+        folder = str(tmp_path_factory.mktemp("awake"))
+        list(executor.run(Stage("s", [Waits("a", folder, 2), Waits("b", folder, 2)])))
 
 
 def test_as_many_run_as_the_cluster_has_cpus(on_ray: RayCluster) -> None:
