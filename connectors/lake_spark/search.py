@@ -154,7 +154,9 @@ class Searcher:
 
 
 def _vector(given: Any) -> Any:
+    if None in given:  # numpy would read NaN
+        raise InvalidInput("the query is no vector: it holds a null; give an array of numbers")
     try:
         return np.asarray(given, np.float64)  # SQL's literals are decimals
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"the query is no vector: {error}; give an array of numbers without nulls") from error
+        raise InvalidInput(f"the query is no vector: {error}; give an array of numbers") from error

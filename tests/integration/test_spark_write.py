@@ -261,6 +261,7 @@ import json, sys, time
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 import lake_spark
+from lake_spark.sealed import Sealed
 from lake_spark.source import LakeSource
 from lake_spark.write import LakeWriter
 
@@ -284,7 +285,7 @@ class Source(LakeSource):
 uri, options = sys.argv[1], json.loads(sys.argv[2])
 spark = SparkSession.builder.getOrCreate()
 lake_spark.register(spark, options)
-Source.storage = options
+Source.storage = Sealed(options)
 spark.dataSource.register(Source)
 rows = spark.range(0, 600, 1, 6).selectExpr("id", "1L AS n")
 rows.write.format("flaky").mode("append").option("commit_id", "job").save(uri)
