@@ -1,7 +1,7 @@
 """``make bench``: every figure side by side with what a user would take instead, in one run.
 
 Usage: ``python -m tests.bench [names …] [--rows N] [--json FILE]``. Names: import, append, memory, search, build, ray,
-spark-build.
+spark, spark-build.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tests.bench import (
     bench_memory,
     bench_ray,
     bench_search,
+    bench_spark,
     bench_spark_build,
 )
 from tests.bench.harness import Line, machine, show
@@ -29,6 +30,7 @@ _BENCHES = {
     "search": bench_search.run,
     "build": bench_build.run,
     "ray": bench_ray.run,
+    "spark": bench_spark.run,
     "spark-build": bench_spark_build.run,
 }
 
