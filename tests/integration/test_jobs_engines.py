@@ -92,15 +92,21 @@ def confs(place: Path, inbox: Path) -> tuple[Path, Path]:
     return paths
 
 
+def rows_and_refused(place: Path) -> tuple[list[Any], set[Any]]:
+    """What the table holds, and what was refused."""
+    root = Location.of(place / "lk")
+    return [(r["id"], r["kind"], tuple(r["v"])) for r in rows_of(root, "t")], refused_of(root, "t")
+
+
 def outcome(place: Path) -> dict[str, Any]:
     """What the jobs have made, whoever ran them."""
-    root = Location.of(place / "lk")
     table = lake.connect(place / "lk").open_table("t")
     coverage = table.coverage()
     found = table.search(vector=[600.0] * DIMENSION, k=5, columns=["id"], nprobe=4)
+    rows, refused = rows_and_refused(place)
     return {
-        "rows": [(r["id"], r["kind"], tuple(r["v"])) for r in rows_of(root, "t")],
-        "refused": refused_of(root, "t"),
+        "rows": rows,
+        "refused": refused,
         "complete": coverage.complete,
         "nearest": [r["id"] for r in found.to_pylist()],
     }
@@ -131,8 +137,9 @@ def test_what_is_expected(locally: tuple[dict[str, Any], tuple[int, ...]]) -> No
     kept = {i: "new" for i in range(1, 1200, 2) if i % 7 and i not in bad_json}
     kept |= {i: f"k{i % 400 % 5}" for i in range(1200) if i % 7 and i not in kept and i not in bad_parquet}
     assert {i: kind for i, kind, _ in made["rows"]} == kept
-    filtered = len([i for i in range(1200) if i % 7 == 0]) + len([i for i in range(1, 1200, 2) if i % 7 == 0])
-    refused = 1 + len([i for i in bad_json if i % 7]) + len([i for i in bad_parquet if i % 7])
+    # A vector of a wrong length cannot be cast, which comes before the filter; one of NaN is refused after it.
+    filtered = len(range(0, 1200, 7)) + len([i for i in range(7, 1200, 14) if i not in bad_json])
+    refused = 1 + len(bad_json) + len([i for i in bad_parquet if i % 7])
     assert counts == (1801, len(kept), filtered, 1801 - len(kept) - filtered - refused, refused)
     assert made["complete"]
     assert made["nearest"][0] in {599, 601}
@@ -170,13 +177,12 @@ def test_a_query_of_spark_is_a_source(tmp_path: Path, spark: SparkSession) -> No
 
 
 def test_by_spark_submit(locally: Any, inbox: Path, tmp_path: Path) -> None:
-    for name, conf in zip(("etl", "build_index"), confs(tmp_path, inbox), strict=True):
-        process = submit("local[2]", HOUSE / f"jobs/{name}.py", str(conf), "--engine", "spark", "--json")
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-        if name == "etl":
-            assert tuple(json.loads(out)[name] for name in COUNTS) == locally[1]
-    assert outcome(tmp_path) == locally[0]
+    conf, _ = confs(tmp_path, inbox)
+    process = submit("local[2]", HOUSE / "jobs/etl.py", str(conf), "--engine", "spark", "--json")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert tuple(json.loads(out)[name] for name in COUNTS) == locally[1]
+    assert rows_and_refused(tmp_path) == (locally[0]["rows"], locally[0]["refused"])
 
 
 def test_by_ray_job_submit(locally: Any, inbox: Path, tmp_path: Path, ray_cluster: RayCluster) -> None:
@@ -190,4 +196,4 @@ def test_by_ray_job_submit(locally: Any, inbox: Path, tmp_path: Path, ray_cluste
     assert done.returncode == 0, done.stdout + done.stderr
     [report] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"job"')]
     assert tuple(report[name] for name in COUNTS) == locally[1]
-    assert outcome(tmp_path)["rows"] == locally[0]["rows"]
+    assert rows_and_refused(tmp_path) == (locally[0]["rows"], locally[0]["refused"])
