@@ -180,6 +180,9 @@ def end(*processes: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     psutil.wait_procs(victims, timeout=20)
     for process in processes:
         process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def _until(ready: object, logs: Path, seconds: float = 60.0) -> None:
