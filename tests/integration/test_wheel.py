@@ -35,7 +35,8 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, cwd=tmp_path)
 
     (tmp_path / "in.csv").write_text("id,name\n1,a\nx,b\n3,c\n4,d\n")
-    (tmp_path / "load.yaml").write_text("job: etl\nlake: lk\nsource: {files: in.csv}\ninto: {table: t, key: id}\n")
+    source = "source: {files: in.csv, types: {id: int64}}"
+    (tmp_path / "load.yaml").write_text(f"job: etl\nlake: lk\n{source}\ninto: {{table: t, key: id}}\n")
     program = (
         "import sys; sys.path.insert(0, 'site')\n"
         "import jobs, lake\n"
