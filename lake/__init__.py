@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lake.errors import StorageError as StorageError
     from lake.errors import UnsafeStore as UnsafeStore
     from lake.handle import Table as Table
+    from lake.join import JoinResult as JoinResult
+    from lake.join import knn_join as knn_join
     from lake.schema import Column as Column
     from lake.schema import Derivation as Derivation
     from lake.schema import Embedding as Embedding
@@ -68,6 +70,8 @@ _HOMES = {
     "points": "lake.schema",
     "Receipt": "lake.table.receipt",
     "Snapshot": "lake.table.snapshot",
+    "knn_join": "lake.join",
+    "JoinResult": "lake.join",
     "sql": "lake.table.sql:Sql",
     "Match": "lake.search",
     "Phrase": "lake.search",

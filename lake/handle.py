@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import lance
 import pyarrow as pa
 
-from lake import index, search
+from lake import index, join, search
 from lake.anatomy import Anatomy, dissect
 from lake.errors import InvalidInput, NotSupported
 from lake.run import Callback, Executor
@@ -392,6 +392,10 @@ class Table:
         return search.explain(self.snapshot(), _query(vector=vector, **query))
 
     # -- history and upkeep ----------------------------------------------------------------------------
+
+    def knn_join(self, right: Any, k: int = 10, **options: Any) -> Any:
+        """Find the k nearest rows of another table (or of this one) for every row: see `lake.knn_join`."""
+        return join.knn_join(self, right, k, **options)
 
     def versions(self, limit: int | None = None) -> list[history.Version]:
         """Return the retained versions, newest first."""

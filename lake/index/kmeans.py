@@ -11,7 +11,7 @@ Floats = NDArray[np.float32]
 _FEWEST_POINTS, _MOST_POINTS = 64, 256
 _FEW_ITERATIONS, _MOST_ITERATIONS = 4, 16
 # Some five seconds on two cores. What a full iteration costs grows with the square of k.
-_BUDGET_FLOP = 600e9
+BUDGET_FLOP = 600e9
 _SCORES_BYTES = 32 << 20
 _TINY = np.float32(1e-30)
 
@@ -40,13 +40,15 @@ def nearest(points: Floats, centroids: Floats) -> NDArray[np.int32]:
     return found
 
 
-def sample_points(k: int, dimension: int) -> int:
+def sample_points(k: int, dimension: int, flop: float = BUDGET_FLOP) -> int:
     """Say how many points a centroid should be trained on."""
-    affordable = _BUDGET_FLOP / (_MOST_ITERATIONS * k * k * dimension)
+    affordable = flop / (_MOST_ITERATIONS * k * k * dimension)
     return int(min(_MOST_POINTS, max(_FEWEST_POINTS, affordable)))
 
 
-def kmeans(sample: Floats, k: int, rng: np.random.Generator, *, spherical: bool = False) -> Floats:
+def kmeans(
+    sample: Floats, k: int, rng: np.random.Generator, *, spherical: bool = False, flop: float = BUDGET_FLOP
+) -> Floats:
     """Find k centroids.
 
     Parameters
@@ -58,6 +60,8 @@ def kmeans(sample: Floats, k: int, rng: np.random.Generator, *, spherical: bool 
     spherical : bool
         Cluster by angle, with centroids of length one. For points of one length it gives more recall than
         means do.
+    flop : float
+        What the iterations may cost, as far as they are not the fewest.
 
     Returns
     -------
@@ -66,7 +70,7 @@ def kmeans(sample: Floats, k: int, rng: np.random.Generator, *, spherical: bool 
     centroids = unit(sample[:k]) if spherical else sample[:k].copy()
     if len(sample) == k:
         return centroids
-    for part in _schedule(sample, k):
+    for part in _schedule(sample, k, flop):
         _move(part, nearest(part, centroids), centroids, rng)
         if spherical:
             centroids = unit(centroids)
@@ -80,9 +84,9 @@ def unit(vectors: Floats) -> Floats:
     return scaled
 
 
-def _schedule(sample: Floats, k: int) -> list[Floats]:
+def _schedule(sample: Floats, k: int, flop: float) -> list[Floats]:
     """Choose the points of each iteration."""
-    affordable = int(_BUDGET_FLOP / (2 * sample.size * k))
+    affordable = int(flop / (2 * sample.size * k))
     if affordable >= _FEW_ITERATIONS:
         return [sample] * min(affordable, _MOST_ITERATIONS)
     # Most of the way on half of the sample: four iterations for the price of two and a half.

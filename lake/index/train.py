@@ -12,7 +12,7 @@ from lance.lance import indices as native
 from numpy.typing import NDArray
 
 from lake.errors import InvalidInput
-from lake.index.kmeans import Floats, kmeans, sample_points
+from lake.index.kmeans import BUDGET_FLOP, Floats, kmeans, sample_points
 from lake.index.model import Model, matrix_of
 from lake.index.spec import IndexSpec
 from lake.index.vectors import sample
@@ -26,13 +26,15 @@ _HAMMING_POINTS, _HAMMING_ITERATIONS = 64, 10
 _SEED = 20
 
 
-def train(dataset: lance.LanceDataset, spec: IndexSpec) -> Model:
+def train(dataset: lance.LanceDataset, spec: IndexSpec, flop: float = BUDGET_FLOP) -> Model:
     """Train the model of a vector index on a sample of all rows.
 
     Parameters
     ----------
     spec : IndexSpec
         Definite: with ``partitions``.
+    flop : float
+        What training the centroids may cost, floating-point operations.
 
     Raises
     ------
@@ -43,7 +45,8 @@ def train(dataset: lance.LanceDataset, spec: IndexSpec) -> Model:
     layout = vector_layout(column.type)
     assert layout is not None  # noqa: S101  the declaration was checked
     element, dimension, _ = layout
-    centroids = _train_hamming(dataset, spec) if spec.metric == "hamming" else _train_ivf(dataset, spec, dimension)
+    binary = spec.metric == "hamming"
+    centroids = _train_hamming(dataset, spec) if binary else _train_ivf(dataset, spec, dimension, flop)
     centroids = centroids.astype(numpy_dtype(element), copy=False)
     codebook = _train_pq(dataset, spec, centroids) if spec.traits.pq else None
     rotation = None
@@ -55,18 +58,19 @@ def train(dataset: lance.LanceDataset, spec: IndexSpec) -> Model:
 _DTYPES = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
-def _train_ivf(dataset: lance.LanceDataset, spec: IndexSpec, dimension: int) -> NDArray[Any]:
+def _train_ivf(dataset: lance.LanceDataset, spec: IndexSpec, dimension: int, flop: float) -> NDArray[Any]:
     partitions = spec.params["partitions"]
     rng = np.random.default_rng(_SEED)
-    wanted = min(partitions * sample_points(partitions, dimension), max(partitions, SAMPLE_BYTES // (4 * dimension)))
+    affordable = max(partitions, SAMPLE_BYTES // (4 * dimension))
+    wanted = min(partitions * sample_points(partitions, dimension, flop), affordable)
     points = sample(dataset, spec.column, spec.metric, wanted, rng)
     if not len(points):
         raise InvalidInput(f"index {spec.name!r}: column {spec.column!r} holds no vector to learn from")
     partitions = min(partitions, len(points))
     length = _common_length(spec, points)
     if length is None:
-        return kmeans(points, partitions, rng)
-    return kmeans(points, partitions, rng, spherical=True) * np.float32(length)
+        return kmeans(points, partitions, rng, flop=flop)
+    return kmeans(points, partitions, rng, spherical=True, flop=flop) * np.float32(length)
 
 
 def _common_length(spec: IndexSpec, points: Floats) -> float | None:

@@ -18,7 +18,7 @@ FLOORS = [
     {"schema", "run"},
     {"table"},
     {"index"},
-    {"search", "etl"},
+    {"search", "etl", "join"},
     {"anatomy"},
     {"handle", "catalog", "sample"},
     {"job"},

@@ -1,0 +1,193 @@
+"""`knn_join`: tables, snapshots or arrays in, a table or a stream of rows out."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+import weakref
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lake.errors import InvalidInput
+from lake.join import knn
+from lake.join.result import JoinResult
+from lake.run import Callback, Executor, LocalExecutor
+from lake.run.task import check_name
+from lake.schema import Column, Embedding, Schema
+from lake.storage import Location, table_name
+from lake.table import write
+from lake.table.snapshot import Snapshot, open_head
+
+_MATRIX = 2
+
+
+@runtime_checkable
+class HasSnapshot(Protocol):
+    """A `lake.Table`, or whatever else stands for one version of a table."""
+
+    def snapshot(self) -> Snapshot:
+        """Pin a version."""
+        ...
+
+
+Rows = HasSnapshot | Snapshot | npt.ArrayLike
+
+
+def knn_join(
+    left: Rows,
+    right: Rows,
+    k: int = 10,
+    *,
+    left_column: str | None = None,
+    right_column: str | None = None,
+    left_where: str | None = None,
+    right_where: str | None = None,
+    left_columns: Sequence[str] = (),
+    right_columns: Sequence[str] = (),
+    metric: str | None = None,
+    within: float | None = None,
+    on: Sequence[str] = (),
+    apart: bool | None = None,
+    recall: float = 0.95,
+    nprobe: int | None = None,
+    into: str | None = None,
+    executor: str | Executor = "local",
+    memory: int | str = "1GiB",
+    job_id: str | None = None,
+    on_event: Callback | None = None,
+    dry_run: bool = False,
+) -> Any:
+    """Find, for every row of one side, its k nearest rows of the other.
+
+    Parameters
+    ----------
+    left, right : Table, Snapshot or array
+        What is joined. A matrix, shape (n, d), stands for a table whose key ``row`` is the row's number.
+    k : int
+        From 1 to 1,000.
+    left_column, right_column : str, optional
+        The vector columns, where a table has several.
+    left_where, right_where : str, optional
+        SQL: only rows that pass take part, and they are chosen before the nearest are.
+    left_columns, right_columns : sequence of str
+        What the result carries besides the keys, as ``left_<name>`` and ``right_<name>``.
+    metric : {"l2", "cosine", "dot"}, optional
+        The left column's own by default. Distances are squared l2, 1 - cosine, 1 - dot: smaller is nearer.
+    within : float, optional
+        Only pairs with ``distance < within``.
+    on : sequence of str
+        Conditions on pairs, such as ``"left.category == right.category"`` or ``"left.time > right.time"``.
+    apart : bool, optional
+        Leave each row itself out; by default if both sides are the same table.
+    recall : float
+        The share of the true neighbours to find, 0.95 by default; 1.0 compares every pair. A sample whose exact
+        neighbours are found tells how many partitions that takes, and the report tells what was measured.
+    nprobe : int, optional
+        Partitions that each row looks into, instead of `recall`.
+    into : str, optional
+        Write the result into a new table of this name beside the left one. Otherwise it lives as long as the
+        object that is returned.
+    executor : str or Executor
+        Where tasks run: ``"local"``, ``"ray"``, ``"spark"``. All give the same rows.
+    memory : int or str
+        What each worker may hold, whatever the tables' sizes.
+    job_id : str, optional
+        The same id resumes a join that was interrupted, and does nothing after it was done.
+    on_event : callable, optional
+        Gets progress events; by default a live view is drawn on a terminal.
+    dry_run : bool
+        Only tell what would be done: returns a `Forecast`.
+
+    Returns
+    -------
+    JoinResult or Forecast
+        Rows ``left_<key>, …, right_<key>, …, rank, distance``; rank counts from 0, ties go to the smaller row id.
+
+    Raises
+    ------
+    InvalidInput
+        Wrong dimensions, metrics, conditions; NaN; a zero vector under cosine.
+    AlreadyExists
+        There is a table of the name `into`.
+    MemoryExceeded
+        `memory` is too little for any join of these tables.
+    """
+    places: list[Location] = [_place(side) for side in (left, right) if isinstance(side, HasSnapshot | Snapshot)]
+    with_root = places[0] if places else None
+    if into is not None and with_root is None:
+        raise InvalidInput("into= names a table beside the left one, and both sides are arrays; leave it out")
+    keeper, root = _scratch(with_root)
+    sides = [_snapshot(side, root, name) for side, name in ((left, "left"), (right, "right"))]
+    a = knn.side(sides[0], left_column, left_where, left_columns, "left")
+    b = knn.side(sides[1], right_column, right_where, right_columns, "right")
+    workers = getattr(executor, "workers", None) or LocalExecutor().workers
+    plan, conditions = knn.plan_join(
+        a,
+        b,
+        k,
+        metric=metric,
+        within=within,
+        on=on,
+        recall=recall,
+        nprobe=nprobe,
+        memory=memory,
+        workers=workers,
+    )
+    if dry_run:
+        return knn.forecast(plan)
+    same = (a.snapshot.location.uri, a.snapshot.branch) == (b.snapshot.location.uri, b.snapshot.branch)
+    job = f"join-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+    scratch = root.join("_jobs", job, "rows.lance") if into is None else None
+    target = scratch or root.join(f"{table_name(str(into))}.lance")
+    report = knn.join(
+        plan,
+        conditions,
+        target,
+        apart=same if apart is None else apart,
+        job=job,
+        folder=root.join("_jobs", job, "join"),
+        executor=executor,
+        on_event=on_event,
+    )
+    result = JoinResult(Snapshot.of(open_head(target), target, None), report, scratch)
+    if keeper is not None:
+        weakref.finalize(result, keeper.cleanup)
+    return result
+
+
+def _place(side: HasSnapshot | Snapshot) -> Location:
+    """Return the lake that a table lies in."""
+    location = (side if isinstance(side, Snapshot) else side.snapshot()).location
+    return Location(location.uri.rpartition("/")[0], location.options)
+
+
+def _scratch(root: Location | None) -> tuple[tempfile.TemporaryDirectory[str] | None, Location]:
+    if root is not None:
+        return None, root
+    keeper = tempfile.TemporaryDirectory(prefix="lake-join-")
+    return keeper, Location.of(keeper.name)
+
+
+def _snapshot(given: Rows, root: Location, name: str) -> Snapshot:
+    if isinstance(given, Snapshot):
+        return given
+    if isinstance(given, HasSnapshot):
+        return given.snapshot()
+    try:
+        matrix = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"{name}: give a table, a snapshot, or an array of numbers, not {type(given).__name__}"
+        ) from error
+    if matrix.ndim != _MATRIX or not matrix.size:
+        raise InvalidInput(f"{name}: the array has the shape {matrix.shape}; give (rows, dimension)")
+    dimension = matrix.shape[1]
+    place = root.join("_jobs", f"{name}-{uuid.uuid4().hex}.lance")
+    schema = Schema([Column("row", pa.int64()), Column("vector", Embedding(dimension))], key="row")
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), dimension)
+    write.create_table(place, schema, pa.table({"row": pa.array(np.arange(len(matrix))), "vector": vectors}))
+    return Snapshot.of(open_head(place), place, None)

@@ -1,0 +1,171 @@
+"""The batch kNN join: every row of one side, its nearest rows of the other."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from lake.errors import InvalidInput
+from lake.join.conditions import Condition, parse
+from lake.join.plan import Plan, check, choose
+from lake.join.report import Forecast, JoinReport
+from lake.join.run import Job
+from lake.join.side import ROW_ID, Side
+from lake.run import Callback, Executor, listening
+from lake.schema import Column, Schema
+from lake.storage import Location
+from lake.table.parts import begin
+from lake.table.snapshot import Snapshot
+from lake.table.sql import both, quote, whole
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_bytes(size: int | str) -> int:
+    """Read a size such as ``"1GiB"``; a plain number is bytes. KB and KiB are both 1,024.
+
+    Raises
+    ------
+    InvalidInput
+        It is not a size.
+    """
+    found = _SIZE.fullmatch(str(size).strip())
+    if found is None:
+        raise InvalidInput(f"memory={size!r}: give bytes, or a size such as '1GiB'")
+    return int(float(found[1]) * _UNITS[(found[2] or "")[:1].lower()])
+
+
+def plan_join(
+    left: Side,
+    right: Side,
+    k: int,
+    *,
+    metric: str | None,
+    within: float | None,
+    on: Sequence[str],
+    recall: float | None,
+    nprobe: int | None,
+    memory: int | str,
+    workers: int,
+) -> tuple[Plan, tuple[Condition, ...]]:
+    """Check a join, and settle how it is run."""
+    chosen = metric or (left.vectors.embedding.metric if left.vectors.embedding else "l2")
+    target = None if nprobe is not None else recall
+    check(left, right, k=k, metric=chosen, recall=target, probes=nprobe)
+    conditions = tuple(parse(text) for text in on)
+    for condition in conditions:
+        left.snapshot.schema.column(condition.left)
+        right.snapshot.schema.column(condition.right)
+    # A null fulfils no condition, so such rows take no part.
+    left = _known(left, [c.left for c in conditions])
+    right = _known(right, [c.right for c in conditions])
+    left_rows, right_rows = left.fragments(), right.fragments()
+    source = choose(sum(left_rows.values()), right, right_rows, chosen, target, given=nprobe)
+    plan = Plan(
+        left, right, k, chosen, within, target, nprobe, source, left_rows, right_rows, parse_bytes(memory), workers
+    )
+    return plan, conditions
+
+
+def _known(side: Side, columns: Sequence[str]) -> Side:
+    where = side.where
+    for name in dict.fromkeys(columns):
+        where = both(where, f"{quote(name)} IS NOT NULL")
+    return replace(side, where=where)
+
+
+def side(snapshot: Snapshot, column: str | None, where: str | None, carry: Sequence[str], which: str) -> Side:
+    """Make a side out of what a caller gave.
+
+    Raises
+    ------
+    InvalidInput
+        The table has no vector column, or several and none was named.
+    """
+    schema = snapshot.schema
+    if column is None:
+        vectors = [c.name for c in schema.vectors]
+        if len(vectors) != 1:
+            raise InvalidInput(f"{snapshot.location.uri} has the vector columns {vectors}: choose with {which}_column=")
+        [column] = vectors
+    schema.column(column)
+    return Side(snapshot, column, whole(where, schema.names) if where else None, tuple(carry))
+
+
+def result_schema(plan: Plan) -> Schema:
+    """Return the schema of the result: keys and carried columns of both sides, rank and distance."""
+    columns = []
+    for prefix, one in (("left_", plan.left), ("right_", plan.right)):
+        for name in one.named:
+            if name == ROW_ID:
+                columns.append(Column(prefix + name, pa.int64()))
+                continue
+            known = one.snapshot.schema.column(name)
+            embedding = known.embedding and replace(known.embedding, of=None)
+            columns.append(
+                Column(
+                    prefix + name,
+                    known.type,
+                    known.role,
+                    nullable=known.nullable,
+                    embedding=embedding,
+                    metadata=known.metadata,
+                )
+            )
+    columns += [Column("rank", pa.int32()), Column("distance", pa.float32())]
+    keys = [f"left_{name}" for name in plan.left.key] + [f"right_{name}" for name in plan.right.key]
+    return Schema(columns, key=keys)
+
+
+def forecast(plan: Plan) -> Forecast:
+    """Tell what a join would do."""
+    block = np.ones((1024, 1024), np.float32)
+    block @ block
+    started = time.perf_counter()
+    for _ in range(3):
+        block @ block
+    return Forecast(plan, 3 * 2 * 1024**3 / 1e9 / (time.perf_counter() - started))
+
+
+def join(
+    plan: Plan,
+    conditions: tuple[Condition, ...],
+    into: Location,
+    *,
+    apart: bool,
+    job: str,
+    folder: Location,
+    executor: str | Executor,
+    on_event: Callback | None,
+) -> JoinReport:
+    """Run a join into a new table, with one commit that bears the job's id."""
+    target = begin(into, None, "create", result_schema(plan), commit_id=job)
+    if target.done is not None:
+        left, right = plan.rows
+        return JoinReport(
+            job,
+            into.uri,
+            target.done.version,
+            left,
+            right,
+            0,
+            0,
+            0,
+            None,
+            0,
+            0,
+            plan.source.why,
+            0,
+            0,
+            0.0,
+            {},
+            repeated=True,
+        )
+    with listening(on_event) as listen:
+        return Job(plan, conditions, apart, job, folder, target, executor, listen).run()

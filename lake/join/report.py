@@ -1,0 +1,132 @@
+"""What a join did, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from lake.join.plan import Plan
+from lake.join.recall import Recall
+
+
+@dataclass(frozen=True)
+class JoinReport:
+    """What a join did.
+
+    Parameters
+    ----------
+    job : str
+    table : str
+        Where the rows are.
+    version : int
+    left_rows, right_rows : int
+        Rows that passed the filters.
+    without_vector : int
+        Rows of the left side that have none: they have no neighbours.
+    pairs : int
+        Rows of the result.
+    compared : int
+        Pairs whose distance was computed.
+    recall : Recall or None
+        ``None`` for an exact join.
+    partitions, probes : int
+        0 for an exact join.
+    source : str
+        Where the partitions came from, and why.
+    tasks, resumed : int
+        Blocks of the left side, and those of them that an earlier run of the job had done.
+    flop : float
+        Floating-point operations of the comparisons.
+    seconds : mapping of str to float
+        Wall time by stage (``total`` is all), and for the tasks' own stages the sum over tasks.
+    repeated : bool
+        The job was done before.
+    """
+
+    job: str
+    table: str
+    version: int
+    left_rows: int
+    right_rows: int
+    without_vector: int
+    pairs: int
+    compared: int
+    recall: Recall | None
+    partitions: int
+    probes: int
+    source: str
+    tasks: int
+    resumed: int
+    flop: float
+    seconds: Mapping[str, float] = field(hash=False)
+    repeated: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return asdict(replace(self, seconds=dict(self.seconds)))
+
+    def __str__(self) -> str:
+        if self.repeated:
+            return f"{self.table} version {self.version}: done before by job {self.job}"
+        how = f"{self.recall}, {self.probes} of {self.partitions:,} partitions" if self.recall else "exact"
+        lacking = f", {self.without_vector:,} without a vector" if self.without_vector else ""
+        return (
+            f"{self.left_rows:,} x {self.right_rows:,} rows{lacking}: {self.pairs:,} pairs in "
+            f"{self.seconds.get('total', 0.0):.1f} s; {how}; {self.source}"
+        )
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a join would do, before anything runs.
+
+    Parameters
+    ----------
+    plan : Plan
+    gflops : float
+        What this machine multiplies in a second, measured just now; others may differ.
+    """
+
+    plan: Plan
+    gflops: float
+
+    @property
+    def seconds(self) -> float:
+        """The expected time on as many workers of this machine's kind."""
+        return self.plan.flop / (self.gflops * 1e9 * 0.6)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        plan = self.plan
+        left, right = plan.rows
+        return {
+            "left_rows": left,
+            "right_rows": right,
+            "how": plan.source.how,
+            "why": plan.source.why,
+            "partitions": plan.source.partitions,
+            "visited": plan.visited,
+            "tasks": plan.blocks,
+            "workers": plan.workers,
+            "memory_bytes": plan.memory,
+            "read_bytes": plan.read_bytes,
+            "flop": plan.flop,
+            "seconds": self.seconds,
+        }
+
+    def __str__(self) -> str:
+        plan = self.plan
+        left, right = plan.rows
+        asked = f"nprobe={plan.probes}" if plan.probes else f"recall={plan.recall}"
+        return "\n".join(
+            [
+                f"join {left:,} x {right:,} rows, {plan.left.dimension} dimensions, {plan.metric}, k={plan.k}, {asked}",
+                f"  partitions  {plan.source.partitions or 'none'}: {plan.source.why}",
+                f"  visits      {plan.visited:.1%} of the right side for each row"
+                + ("" if plan.source.how == "all" or plan.probes else " (a guess; a sample will tell)"),
+                f"  tasks       {plan.blocks} on {plan.workers} workers, {plan.memory / 2**20:,.0f} MiB each",
+                f"  reads       {plan.read_bytes / 2**20:,.0f} MiB of vectors",
+                f"  computes    {plan.flop / 1e9:,.0f} GFLOP: {self.seconds:,.1f} s at {self.gflops:,.0f} a second",
+            ]
+        )

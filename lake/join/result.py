@@ -1,0 +1,75 @@
+"""What a join gives back: its rows, as a lake table, and its report."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from lake.errors import LakeError
+from lake.join.report import JoinReport
+from lake.storage import Location
+from lake.table.snapshot import Snapshot, drop
+
+
+class JoinResult:
+    """The rows of a join: for each row of the left side its nearest, the nearest first.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        The table that holds them.
+    report : JoinReport
+    scratch : Location or None
+        The table, if it goes with this object.
+
+    Attributes
+    ----------
+    report : JoinReport
+        What was done: recall measured, partitions, pairs compared, seconds by stage.
+    """
+
+    def __init__(self, snapshot: Snapshot, report: JoinReport, scratch: Location | None) -> None:
+        self._snapshot = snapshot
+        self.report = report
+        self._end = weakref.finalize(self, _drop, scratch)
+
+    def snapshot(self) -> Snapshot:
+        """Return the rows as a snapshot: it can be a side of another join."""
+        return self._snapshot
+
+    def to_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows."""
+        yield from self._snapshot.dataset.to_batches()
+
+    def to_arrow(self) -> pa.Table:
+        """Return all rows."""
+        return self._snapshot.dataset.to_table()
+
+    def close(self) -> None:
+        """Remove the rows of a join that was not written into a table."""
+        self._end()
+
+    def __len__(self) -> int:
+        return self.report.pairs or int(self._snapshot.dataset.count_rows())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<JoinResult {self.report}>"
+
+
+def _drop(scratch: Location | None) -> None:
+    if scratch is not None:
+        with suppress(LakeError):  # at the end of a program nothing can be done about it
+            drop(scratch)

@@ -1,0 +1,276 @@
+"""Running a join: centroids, sorted rows, a sample for the recall, blocks of the left side, one commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from lance.fragment import FragmentMetadata
+
+from lake.index.model import read_model
+from lake.index.spec import IndexSpec
+from lake.index.train import train
+from lake.join.conditions import Condition, Conditions, number
+from lake.join.kernel import Ids
+from lake.join.plan import Plan, needs_mask, segment_file
+from lake.join.recall import SAMPLE, Calibrate, Curve, Recall
+from lake.join.report import JoinReport
+from lake.join.runs import Run, save
+from lake.join.side import Side, spans
+from lake.join.tasks import Centroids, JoinBlock, Joined, SortRows
+from lake.run import Callback, Executor, JobCommitted, Ledger, LocalExecutor, Stage, TaskResult, resolve, run_stage
+from lake.storage import Files, Location
+from lake.table import pins
+from lake.table.parts import Part, PartedWrite
+
+_TRAINING_FLOP = 150e9  # a fraction of what an index is given: it is used once
+_IN_PROCESS_FLOP = 30e9  # less is done before worker processes have started
+_SEED = 20
+
+
+@dataclass
+class Job:
+    """A join at work.
+
+    Parameters
+    ----------
+    plan : Plan
+    conditions : tuple of Condition
+    apart : bool
+        No row meets itself.
+    job : str
+    folder : Location
+        What tasks leave for each other, and the ledger.
+    target : PartedWrite
+        The result.
+    executor : str or Executor
+    on_event : Callback
+    """
+
+    plan: Plan
+    conditions: tuple[Condition, ...]
+    apart: bool
+    job: str
+    folder: Location
+    target: PartedWrite
+    executor: str | Executor
+    on_event: Callback
+
+    def run(self) -> JoinReport:
+        """Do what is left to do, and commit."""
+        started = time.perf_counter()
+        plan = self.plan
+        seconds: dict[str, float] = {}
+        with ExitStack() as stack:
+            for side in {plan.left.snapshot: plan.left, plan.right.snapshot: plan.right}.values():
+                stack.enter_context(pins.pin(side.snapshot, job=f"{self.job}-{side.snapshot.version}"))
+            driver, workers = stack.enter_context(self._executors())
+            conditions = number(plan.left, plan.right, self.conditions, self.folder, apart=self.apart)
+            centroids: Centroids | None = None
+            runs: tuple[Run, ...] = ()
+            recall, probes = None, 0
+            if plan.source.how != "all":
+                with lap(seconds, "partitions"):
+                    centroids = self._centroids()
+                    runs = self._runs(centroids, workers)
+                with lap(seconds, "sample"):
+                    recall = self._recall(centroids, runs, conditions, driver)
+                    probes = recall.probes
+            with lap(seconds, "join"):
+                done = self._join(centroids, runs, conditions, probes, workers)
+            receipts = [result.value for result in done]
+            receipt = self.target.commit([r.part for r in receipts])
+            self.on_event(JobCommitted(self.job, receipt.version))
+        self.ledger().clear()
+        for r in receipts:
+            for name, spent in r.seconds.items():
+                seconds[f"tasks: {name}"] = seconds.get(f"tasks: {name}", 0.0) + spent
+        seconds["total"] = time.perf_counter() - started
+        left, right = plan.rows
+        return JoinReport(
+            self.job,
+            self.target.location.uri,
+            receipt.version,
+            left,
+            right,
+            sum(r.without for r in receipts),
+            sum(r.part.rows for r in receipts),
+            sum(r.compared for r in receipts),
+            recall,
+            plan.source.partitions,
+            probes,
+            plan.source.why,
+            len(done),
+            sum(result.attempts == 0 for result in done),
+            2.0 * plan.left.dimension * sum(r.compared for r in receipts),
+            seconds,
+        )
+
+    def ledger(self, encode: Callable[[Any], Any] = str, decode: Callable[[Any], Any] = str) -> Ledger[Any]:
+        """Open the ledger; it is bound to all that decides the result."""
+        plan = self.plan
+        sides = [
+            (
+                s.snapshot.location.uri,
+                s.snapshot.branch,
+                s.snapshot.version,
+                str(s.snapshot.time),
+                s.column,
+                s.where,
+                s.carry,
+            )
+            for s in (plan.left, plan.right)
+        ]
+        asked = (
+            plan.k,
+            plan.metric,
+            plan.within,
+            plan.recall,
+            plan.probes,
+            plan.block_rows,
+            plan.sort_rows,
+            plan.source.why,
+        )
+        text = json.dumps([sides, asked, [vars(c) for c in self.conditions], self.apart, self.target.location.uri])
+        return Ledger(Files(self.folder), self.job, encode, decode, hashlib.sha256(text.encode()).hexdigest())
+
+    def _centroids(self) -> Centroids:
+        """Take the centroids of the index, or train some; a job that goes on keeps those that it has."""
+        kept = Centroids(self.folder, "centroids.npy")
+        self.ledger()
+        if Files(self.folder).exists(kept.name):
+            return kept
+        plan, index = self.plan, self.plan.source.index
+        if index is not None:
+            found = read_model(plan.right.snapshot, index.name).centroids
+        else:
+            spec = IndexSpec(
+                "join", plan.right.column, "IVF_FLAT", plan.metric, {"partitions": plan.source.partitions}, "", 0
+            )
+            found = train(plan.right.snapshot.dataset, spec, flop=_TRAINING_FLOP).centroids
+        save(self.folder, kept.name, found.astype(np.float32))
+        return kept
+
+    def _runs(self, centroids: Centroids, workers: Executor) -> tuple[Run, ...]:
+        """Find the segments of the index, and sort what it does not cover."""
+        plan, right = self.plan, self.plan.right
+        runs: list[Run] = []
+        if plan.source.how == "index" and plan.source.index is not None:
+            for segment in plan.source.index.segments:
+                live = (
+                    self._live(segment.fragments, segment.id)
+                    if needs_mask(right, segment, bool(self.conditions))
+                    else None
+                )
+                runs.append(Run(segment_file(right, segment.id), "flat", live))
+        blocks = spans(dict(plan.source.loose), plan.sort_rows) if plan.source.loose else []
+        tasks = [SortRows(right, block, plan.metric, centroids, at) for at, block in enumerate(blocks)]
+        found = self._stage(workers, "sort", tasks, self.ledger())
+        return (*runs, *(Run(self.folder.join(r.value).uri, "vector") for r in sorted(found, key=lambda r: r.key)))
+
+    def _live(self, fragments: frozenset[int], segment: str) -> str:
+        """Note which rows of a segment are to be found: alive, where it indexed them, and passing the filter."""
+        right = self.plan.right
+        ids: list[Ids] = [np.empty(0, np.int64)]
+        for fragment, rows in self.plan.right_rows.items():
+            if fragment in fragments:
+                ids += [
+                    b.column("_rowid").to_numpy().astype(np.int64) for b in right.read((fragment, 0, rows), [], 1 << 16)
+                ]
+        name = f"live-{segment}.npy"
+        save(self.folder, name, np.sort(np.concatenate(ids)))
+        return name
+
+    def _recall(self, centroids: Centroids, runs: tuple[Run, ...], conditions: Conditions, driver: Executor) -> Recall:
+        """Learn from a sample how many partitions to probe, or what a given number is worth."""
+        plan = self.plan
+        ids = tuple(map(int, sample(plan.left, dict(plan.left_rows))))
+        task = Calibrate(plan.left, ids, plan.k, plan.metric, plan.within, centroids, runs, conditions)
+        [result] = self._stage(driver, "sample", [task], self.ledger(list, list))
+        curve = Curve(np.array(result.value, np.int32).reshape(-1, plan.k), plan.source.partitions)
+        if plan.probes is not None:
+            return curve.at(min(plan.probes, plan.source.partitions))
+        assert plan.recall is not None  # noqa: S101  one of the two is given
+        return curve.reach(plan.recall)
+
+    def _join(
+        self, centroids: Centroids | None, runs: tuple[Run, ...], conditions: Conditions, probes: int, workers: Executor
+    ) -> list[TaskResult[Joined]]:
+        plan = self.plan
+        tasks = [
+            JoinBlock(
+                plan.left,
+                plan.right,
+                block,
+                at,
+                plan.k,
+                plan.metric,
+                plan.within,
+                probes,
+                centroids,
+                runs,
+                conditions,
+                self.target,
+            )
+            for at, block in enumerate(spans(dict(plan.left_rows), plan.block_rows))
+        ]
+        return self._stage(workers, "join", tasks, self.ledger(encode, decode))
+
+    def _stage(self, executor: Executor, name: str, tasks: Sequence[Any], ledger: Ledger[Any]) -> list[TaskResult[Any]]:
+        if not tasks:
+            return []
+        return list(run_stage(executor, Stage(name, tasks, self.plan.memory), ledger, self.on_event))
+
+    @contextmanager
+    def _executors(self) -> Iterator[tuple[Executor, Executor]]:
+        """Choose where single tasks and where many are run."""
+        small = self.executor == "local" and self.plan.flop < _IN_PROCESS_FLOP
+        executor = LocalExecutor(1) if small else resolve(self.executor)
+        local = isinstance(executor, LocalExecutor)
+        if isinstance(executor, LocalExecutor):
+            executor.start(JoinBlock.__module__)
+        try:
+            yield LocalExecutor(1) if local else executor, executor
+        finally:
+            if isinstance(executor, LocalExecutor) and executor is not self.executor:
+                executor.close()
+
+
+def sample(side: Side, rows: dict[int, int]) -> Ids:
+    """Draw row ids of a side, the same each time."""
+    total = sum(rows.values())
+    chosen = np.sort(np.random.default_rng(_SEED).choice(total, min(total, SAMPLE), replace=False))
+    found, before = [np.empty(0, np.int64)], 0
+    for fragment, held in rows.items():
+        here = chosen[(chosen >= before) & (chosen < before + held)] - before
+        if len(here):
+            ids = np.concatenate([b.column("_rowid").to_numpy() for b in side.read((fragment, 0, held), [], 1 << 16)])
+            found.append(ids[here].astype(np.int64))
+        before += held
+    return np.concatenate(found)
+
+
+def encode(joined: Joined) -> dict[str, Any]:
+    """Turn a receipt into what JSON holds."""
+    part = {"fragments": [f.to_json() for f in joined.part.fragments], "rows": joined.part.rows}
+    return vars(joined) | {"part": part}
+
+
+def decode(data: dict[str, Any]) -> Joined:
+    """Turn what `encode` made back into a receipt."""
+    fragments = tuple(FragmentMetadata.from_json(json.dumps(f)) for f in data["part"]["fragments"])
+    return Joined(**(data | {"part": Part(fragments, data["part"]["rows"])}))
+
+
+@contextmanager
+def lap(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Time a stage."""
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started

@@ -1,0 +1,210 @@
+"""Rows in the order of their partitions: the segments of an IVF_FLAT index, or files that a job has sorted."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from lance.file import LanceFileReader, LanceFileWriter
+from numpy.typing import NDArray
+
+from lake.errors import CorruptTable
+from lake.index.kmeans import unit
+from lake.join.kernel import Floats, Ids
+from lake.storage import Files, Location
+
+_LENGTHS = b"lake:lengths"
+_GROUP_BYTES = 24 << 20
+_LENGTHS_FIELD = 3  # of Lance's protobuf message IVF
+_MORE = 0x80
+
+
+@dataclass(frozen=True)
+class Run:
+    """One file of rows in the order of their partitions.
+
+    Parameters
+    ----------
+    uri : str
+    column : str
+        The vectors; beside them stands ``_rowid``.
+    live : str or None
+        A file in the job's folder with the sorted ids of the rows that count; all do if ``None``.
+    """
+
+    uri: str
+    column: str
+    live: str | None = None
+
+
+def save(folder: Location, name: str, array: NDArray[Any]) -> None:
+    """Keep an array in a job's folder."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    Files(folder).write(name, buffer.getvalue())
+
+
+def load(folder: Location, name: str) -> NDArray[Any]:
+    """Read an array out of a job's folder."""
+    array: NDArray[Any] = np.load(io.BytesIO(Files(folder).read(name)), allow_pickle=False)
+    return array
+
+
+def write_run(uri: str, options: Mapping[str, str], ids: Ids, vectors: Floats, lengths: NDArray[np.int64]) -> None:
+    """Write sorted rows, with the number of rows of each partition in the file's own schema."""
+    held = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    batch = pa.record_batch({"_rowid": pa.array(ids.astype(np.uint64)), "vector": held})
+    encoded = base64.b64encode(lengths.astype("<i8").tobytes())
+    schema = batch.schema.with_metadata({_LENGTHS: encoded})
+    with LanceFileWriter(uri, schema, storage_options=dict(options) or None) as writer:
+        writer.write_batch(batch.cast(schema))
+
+
+class Partitions:
+    """Reads partitions out of runs, a group of neighbours at a time and one group ahead.
+
+    Parameters
+    ----------
+    runs : list of Run
+    folder : Location
+        The job's, whose options reach the runs too.
+    normalise : bool
+        Give vectors the length one.
+    """
+
+    def __init__(self, runs: Sequence[Run], folder: Location, *, normalise: bool) -> None:
+        self._runs = runs
+        self._normalise = normalise
+        self._readers = [
+            LanceFileReader(run.uri, storage_options=dict(folder.options) or None, columns=["_rowid", run.column])
+            for run in runs
+        ]
+        self.lengths = np.stack([_lengths(reader, run.uri) for run, reader in zip(runs, self._readers, strict=True)])
+        self._starts = np.cumsum(self.lengths, axis=1) - self.lengths
+        self._live = [None if run.live is None else load(folder, run.live) for run in runs]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Rows of each partition, before any is left out."""
+        held: NDArray[np.int64] = self.lengths.sum(axis=0)
+        return held
+
+    def read(self, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Ids, Floats]]:
+        """Yield ``(partition, row ids, vectors)`` of partitions, given in ascending order."""
+        with ThreadPoolExecutor(1) as ahead:
+            following: Future[Any] | None = None
+            for group in self._groups(wanted):
+                loading, following = following, ahead.submit(self._load, group)
+                if loading is not None:
+                    yield from loading.result()
+            if following is not None:
+                yield from following.result()
+
+    def _groups(self, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Group neighbours, which one read of each run gets."""
+        if not len(wanted):
+            return
+        limit = max(1, _GROUP_BYTES // (4 * self._dimension))
+        rows, start = self.rows, 0
+        held = rows[wanted[0]]
+        for at in range(1, len(wanted)):
+            held += rows[wanted[at]]
+            if wanted[at] != wanted[at - 1] + 1 or held > limit:
+                yield wanted[start:at]
+                start, held = at, rows[wanted[at]]
+        yield wanted[start:]
+
+    @property
+    def _dimension(self) -> int:
+        schema = self._readers[0].metadata().schema
+        return int(schema.field(self._runs[0].column).type.list_size)
+
+    def _load(self, group: NDArray[np.int64]) -> list[tuple[int, Ids, Floats]]:
+        pieces = [self._piece(run, group) for run in range(len(self._runs))]
+        found = []
+        for at, partition in enumerate(group):
+            ids = [piece[0][at] for piece in pieces]
+            vectors = [piece[1][at] for piece in pieces]
+            single = len(pieces) == 1
+            found.append(
+                (
+                    int(partition),
+                    ids[0] if single else np.concatenate(ids),
+                    vectors[0] if single else np.concatenate(vectors),
+                )
+            )
+        return found
+
+    def _piece(self, run: int, group: NDArray[np.int64]) -> tuple[list[Ids], list[Floats]]:
+        """Read the rows of a group out of one run, a list entry for each partition."""
+        start, lengths = int(self._starts[run, group[0]]), self.lengths[run, group]
+        count = int(lengths.sum())
+        if not count:
+            return [np.empty(0, np.int64)] * len(group), [np.empty((0, self._dimension), np.float32)] * len(group)
+        table = self._readers[run].read_range(start, count, batch_size=count).to_table()
+        ids: Ids = table["_rowid"].to_numpy().astype(np.int64, copy=False)
+        held = table[self._runs[run].column].combine_chunks()
+        vectors: Floats = held.flatten().to_numpy().astype(np.float32, copy=False).reshape(count, -1)
+        if self._normalise:
+            vectors = unit(vectors)
+        ends = np.cumsum(lengths)
+        if (live := self._live[run]) is not None:
+            kept = among(live, ids)
+            ids, vectors = ids[kept], vectors[kept]
+            ends = np.concatenate([[0], np.cumsum(kept)])[ends]
+        return np.split(ids, ends[:-1]), np.split(vectors, ends[:-1])
+
+
+def among(known: Ids, ids: Ids) -> NDArray[np.bool_]:
+    """Tell which ids are among sorted ones."""
+    if not len(known):
+        return np.zeros(len(ids), np.bool_)
+    at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    found: NDArray[np.bool_] = known[at] == ids
+    return found
+
+
+def _lengths(reader: LanceFileReader, uri: str) -> NDArray[np.int64]:
+    """Read the number of rows of each partition out of a run's own metadata, or out of Lance's of a segment."""
+    described = reader.metadata()
+    metadata = described.schema.metadata or {}
+    if _LENGTHS in metadata:
+        lengths = np.frombuffer(base64.b64decode(metadata[_LENGTHS]), "<i8").astype(np.int64)
+    else:
+        lengths = _packed(bytes(reader.read_global_buffer(int(metadata[b"lance:ivf"]))))
+    if lengths.sum() != described.num_rows:
+        raise CorruptTable(f"{uri}: the partitions have {lengths.sum()} rows, the file {described.num_rows}")
+    return lengths
+
+
+def _packed(message: bytes) -> NDArray[np.int64]:
+    """Decode the packed field of lengths of a protobuf message."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        size, at = _varint(message, at)  # every field before the lengths has its size
+        if tag >> 3 == _LENGTHS_FIELD:
+            end, values = at + size, []
+            while at < end:
+                value, at = _varint(message, at)
+                values.append(value)
+            return np.array(values, np.int64)
+        at += size
+    return np.empty(0, np.int64)
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & ~_MORE) << shift
+        if byte < _MORE:
+            return value, at
+        shift += 7

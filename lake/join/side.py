@@ -1,0 +1,177 @@
+"""One side of a join: the rows of a snapshot that pass a filter and have a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from lake.errors import InvalidInput
+from lake.index.kmeans import unit
+from lake.join.kernel import Floats, Ids
+from lake.schema import Column
+from lake.schema.arrow import vector_layout
+from lake.table.snapshot import Snapshot, store_errors
+from lake.table.sql import sql_errors
+
+ROW_ID = "row_id"
+
+Span = tuple[int, int, int]
+"""Fragment, offset and number of rows, counted among those that pass the filter."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a join.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    column : str
+        The vectors.
+    where : str or None
+        SQL, checked to be one whole expression.
+    carry : tuple of str
+        Columns that the result gets besides the key.
+    """
+
+    snapshot: Snapshot
+    column: str
+    where: str | None = None
+    carry: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The entity key; for a table without one, Lance's row id."""
+        return self.snapshot.schema.key or (ROW_ID,)
+
+    @property
+    def dimension(self) -> int:
+        """Of the vectors."""
+        layout = vector_layout(self.vectors.type)
+        assert layout is not None  # noqa: S101  `check` has looked
+        return layout[1]
+
+    @property
+    def vectors(self) -> Column:
+        """The vector column."""
+        return self.snapshot.schema.column(self.column)
+
+    @property
+    def payload(self) -> list[str]:
+        """The columns that a result row takes from this side."""
+        return [name for name in self.named if name != ROW_ID]
+
+    @property
+    def named(self) -> list[str]:
+        """What a result row takes from this side, row id among it."""
+        return list(dict.fromkeys((*self.key, *self.carry)))
+
+    def check(self) -> None:
+        """Refuse what cannot be joined.
+
+        Raises
+        ------
+        InvalidInput
+            The column holds no vectors, binary ones, or lists of vectors.
+        """
+        kind = self.vectors.type
+        layout = vector_layout(kind)
+        if layout is None or pa.types.is_list(kind) or not pa.types.is_floating(layout[0]):
+            raise InvalidInput(
+                f"{self.snapshot.location.uri}: column {self.column!r} is {kind}; "
+                "a join compares float vectors, one a row"
+            )
+        for name in self.carry:
+            self.snapshot.schema.column(name)
+
+    def fragments(self) -> dict[int, int]:
+        """Count the rows that pass the filter, by fragment."""
+        found = {}
+        with sql_errors(self.where), store_errors(self.snapshot.location, self.snapshot.branch):
+            for fragment in self.snapshot.dataset.get_fragments():
+                rows = fragment.count_rows(self.where) if self.where else fragment.metadata.num_rows
+                if rows:
+                    found[fragment.fragment_id] = rows
+        return found
+
+    def read(self, span: Span, columns: Sequence[str], batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a span in their order, with ``_rowid``."""
+        fragment, offset, limit = span
+        dataset = self.snapshot.dataset
+        with sql_errors(self.where), store_errors(self.snapshot.location, self.snapshot.branch):
+            scanner = dataset.scanner(
+                columns=list(columns),
+                filter=self.where,
+                fragments=[dataset.get_fragment(fragment)],
+                offset=offset or None,
+                limit=limit,
+                with_row_id=True,
+                batch_size=batch_rows,
+            )
+            yield from scanner.to_batches()
+
+    def matrix(self, array: pa.Array, metric: str) -> tuple[Floats, Ids]:
+        """Turn vectors into a matrix, and say which rows have one.
+
+        Returns
+        -------
+        vectors : float32, shape (n, d)
+            Of length one under cosine.
+        positions : int64, shape (n,)
+            In `array`.
+
+        Raises
+        ------
+        InvalidInput
+            NaN or infinity; a zero vector under cosine.
+        """
+        positions = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+        values = array.drop_null().flatten() if array.null_count else array.flatten()
+        vectors: Floats = (
+            values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, self.dimension)
+        )
+        odd = ~np.isfinite(np.einsum("nd->n", vectors))
+        if odd.any() and not np.isfinite(vectors[odd]).all():
+            raise InvalidInput(
+                f"{self.snapshot.location.uri}: column {self.column!r} holds NaN or infinity, near to nothing; "
+                "delete those rows or embed them again"
+            )
+        if metric == "cosine":
+            if not vectors.any(axis=1).all():
+                raise InvalidInput(
+                    f"{self.snapshot.location.uri}: column {self.column!r} holds a zero vector, without direction; "
+                    "make it null, or join by l2"
+                )
+            vectors = unit(vectors)
+        return vectors, positions
+
+
+def spans(fragments: dict[int, int], rows: int) -> list[tuple[Span, ...]]:
+    """Cut the rows of some fragments into blocks of about equal size, of at most `rows` each."""
+    total = sum(fragments.values())
+    count = max(1, -(-total // rows))
+    size = -(-total // count)
+    blocks: list[tuple[Span, ...]] = []
+    block: list[Span] = []
+    room = size
+    for fragment, held in fragments.items():
+        offset = 0
+        while offset < held:
+            taken = min(room, held - offset)
+            block.append((fragment, offset, taken))
+            offset, room = offset + taken, room - taken
+            if not room:
+                blocks.append(tuple(block))
+                block, room = [], size
+    return [*blocks, tuple(block)] if block else blocks
+
+
+def take(dataset: lance.LanceDataset, ids: Ids, columns: Sequence[str]) -> pa.Table:
+    """Read columns of the rows with some row ids, in the order of `ids`, which may repeat."""
+    distinct, at = np.unique(ids, return_inverse=True)
+    found = dataset._take_rows(pa.array(distinct.astype(np.uint64)), columns=list(columns))  # noqa: SLF001  no public name
+    return found.take(pa.array(at))

@@ -1,0 +1,270 @@
+"""The tasks of a join: sort rows into partitions, join a block of the left side."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lake.index.kmeans import nearest
+from lake.join.conditions import Checks, Conditions
+from lake.join.kernel import Floats, Ids, Nearest
+from lake.join.runs import Partitions, Run, load, write_run
+from lake.join.side import ROW_ID, Side, Span, take
+from lake.storage import Location
+from lake.table.parts import Part, PartedWrite
+
+_OUT_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """Where a job keeps the centroids of its partitions."""
+
+    folder: Location
+    name: str
+
+    def read(self) -> Floats:
+        """Load them: float32, shape (partitions, d)."""
+        return load(self.folder, self.name)
+
+
+@dataclass(frozen=True)
+class SortRows:
+    """Bring some rows of the right side into the order of their partitions.
+
+    Parameters
+    ----------
+    side : Side
+    spans : tuple of Span
+        So many rows as fit into memory.
+    metric : str
+    centroids : Centroids
+    number : int
+        Of the task.
+    """
+
+    side: Side
+    spans: tuple[Span, ...]
+    metric: str
+    centroids: Centroids
+    number: int
+
+    @property
+    def key(self) -> str:
+        """The number."""
+        return f"{self.number:06d}"
+
+    def run(self) -> str:
+        """Return the name of the file, each attempt's own."""
+        centroids = self.centroids.read()
+        ids, vectors, partitions = [], [], []
+        for span in self.spans:
+            for batch in self.side.read(span, [self.side.column]):
+                some, at = self.side.matrix(batch.column(self.side.column), self.metric)
+                ids.append(batch.column("_rowid").to_numpy()[at].astype(np.int64))
+                vectors.append(some)
+                partitions.append(nearest(some, centroids))
+        assigned = np.concatenate([np.empty(0, np.int32), *partitions])
+        order = np.argsort(assigned, kind="stable")
+        name = f"runs/{self.key}-{uuid.uuid4().hex}.lance"
+        folder = self.centroids.folder
+        write_run(
+            folder.join(name).uri,
+            folder.options,
+            np.concatenate([np.empty(0, np.int64), *ids])[order],
+            np.concatenate([np.empty((0, self.side.dimension), np.float32), *vectors])[order],
+            np.bincount(assigned, minlength=len(centroids)),
+        )
+        return name
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The receipt of a block.
+
+    Parameters
+    ----------
+    part : Part
+        The files of its rows.
+    queries : int
+        Rows of the left side that have a vector.
+    without : int
+        Those that have none.
+    compared : int
+        Pairs whose distance was computed.
+    seconds : mapping of str to float
+        By stage.
+    """
+
+    part: Part
+    queries: int
+    without: int
+    compared: int
+    seconds: dict[str, float] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class JoinBlock:
+    """Find the nearest rows of a block of the left side.
+
+    Parameters
+    ----------
+    left, right : Side
+    spans : tuple of Span
+        The rows of the left side.
+    number : int
+        Of the block.
+    k, metric, within
+        See `lake.join.knn_join`.
+    probes : int
+        How many partitions each row looks into; 0 for all of the right side, without partitions.
+    centroids : Centroids or None
+    runs : tuple of Run
+    conditions : Conditions
+    target : PartedWrite
+        Where the result goes.
+    """
+
+    left: Side
+    right: Side
+    spans: tuple[Span, ...]
+    number: int
+    k: int
+    metric: str
+    within: float | None
+    probes: int
+    centroids: Centroids | None
+    runs: tuple[Run, ...]
+    conditions: Conditions
+    target: PartedWrite
+
+    @property
+    def key(self) -> str:
+        """The number."""
+        return f"{self.number:06d}"
+
+    def run(self) -> Joined:
+        """Read, route, compare, write."""
+        clock = Clock()
+        rows, vectors, without = self._queries()
+        clock.lap("read")
+        order = np.arange(len(vectors))
+        routes = None
+        if self.centroids is not None and len(vectors):
+            centroids = self.centroids.read()
+            routes = route(vectors, centroids, self.metric, self.probes)
+            # Neighbours stand together, so that what is gathered for a partition lies close by in memory.
+            order = np.argsort(routes[:, 0], kind="stable")
+            vectors, routes = vectors[order], routes[order]
+            clock.lap("route")
+        found = Nearest(vectors, self.k, self.metric, self.within)
+        checks = self.conditions.load()
+        checks.begin(rows["_rowid"].to_numpy().astype(np.int64)[order])
+        compared = self._probe(found, routes, checks) if routes is not None else self._meet_all(found, checks)
+        found.sort()
+        clock.lap("compare")
+        back = np.argsort(order)
+        part = self.target.part(self._result(rows, found.ids[back], found.distances[back]), lambda _rows, _bytes: None)
+        clock.lap("write")
+        return Joined(part, len(vectors), without, compared, clock.seconds)
+
+    def _queries(self) -> tuple[pa.Table, Floats, int]:
+        """Read the block; return the rows that have a vector, their vectors, and how many have none."""
+        columns = list(dict.fromkeys([self.left.column, *self.left.payload]))
+        kept, vectors, without = [], [], 0
+        for span in self.spans:
+            for batch in self.left.read(span, columns):
+                some, at = self.left.matrix(batch.column(self.left.column), self.metric)
+                without += batch.num_rows - len(at)
+                payload = batch.select([*self.left.payload, "_rowid"])
+                kept.append(payload if len(at) == batch.num_rows else payload.take(pa.array(at)))
+                vectors.append(some)
+        return pa.Table.from_batches(kept), np.concatenate(vectors), without
+
+    def _probe(self, found: Nearest, routes: NDArray[np.int32], checks: Checks) -> int:
+        """Read each partition that somebody probes once, and let its probers meet its rows."""
+        assert self.centroids is not None  # noqa: S101  there are routes
+        partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
+        probers = np.argsort(routes.ravel(), kind="stable") // routes.shape[1]
+        counts = np.bincount(routes.ravel(), minlength=len(partitions.rows))
+        starts = np.cumsum(counts) - counts
+        compared = 0
+        for partition, ids, vectors in partitions.read(np.flatnonzero((counts > 0) & (partitions.rows > 0))):
+            which = probers[starts[partition] : starts[partition] + counts[partition]]
+            found.meet(which.astype(np.int32), vectors, ids, checks.against(ids))
+            compared += len(which) * len(ids)
+        return compared
+
+    def _meet_all(self, found: Nearest, checks: Checks) -> int:
+        """Let all rows of the right side pass by."""
+        everybody = np.arange(len(found.queries), dtype=np.int32)
+        compared = 0
+        for fragment, rows in self.right.fragments().items():
+            for batch in self.right.read((fragment, 0, rows), [self.right.column]):
+                vectors, at = self.right.matrix(batch.column(self.right.column), self.metric)
+                ids = batch.column("_rowid").to_numpy()[at].astype(np.int64)
+                found.meet(everybody, vectors, ids, checks.against(ids))
+                compared += len(everybody) * len(ids)
+        return compared
+
+    def _result(self, rows: pa.Table, ids: Ids, distances: Floats) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the result: for each row of the left side its nearest, the nearest first."""
+        schema = self.target.schema.to_arrow()
+        step = max(1, _OUT_ROWS // self.k)
+        empty = True
+        for start in range(0, len(ids), step):
+            some = ids[start : start + step]
+            there = some >= 0
+            left, rank = np.nonzero(there)
+            if not len(left):
+                continue
+            mine = rows.slice(start, step).take(pa.array(left))
+            near = some[there]
+            theirs = take(self.right.snapshot.dataset, near, self.right.payload) if self.right.payload else mine[:0]
+            columns: dict[str, Any] = {}
+            for prefix, side, table, own in (
+                ("left_", self.left, mine, mine["_rowid"].cast(pa.int64())),
+                ("right_", self.right, theirs, pa.array(near)),
+            ):
+                for name in side.named:
+                    columns[prefix + name] = own if name == ROW_ID else table[name]
+            columns["rank"] = pa.array(rank.astype(np.int32))
+            columns["distance"] = pa.array(distances[start : start + step][there])
+            empty = False
+            yield from pa.table([columns[name] for name in schema.names], schema=schema).to_batches()
+        if empty:
+            yield pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def route(vectors: Floats, centroids: Floats, metric: str, probes: int) -> NDArray[np.int32]:
+    """Find the partitions that each vector looks into, the nearest first.
+
+    Returns
+    -------
+    int32, shape (n, probes)
+    """
+    found = Nearest(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2")
+    found.meet(np.arange(len(vectors), dtype=np.int32), centroids, np.arange(len(centroids)))
+    found.sort()
+    return found.ids.astype(np.int32)
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap for a stage."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,309 @@
+"""kNN joins against brute force in numpy: every side, filter, condition and state of the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import lake
+from lake.join import Forecast
+from lake.run import LocalExecutor
+from lake.storage import Location
+
+Matrix = np.ndarray[Any, np.dtype[Any]]
+Change = Callable[[lake.Table, dict[int, dict[str, Any]]], None]
+DIMENSION = 12
+
+
+def unit(x: Matrix) -> Matrix:
+    scaled: Matrix = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return scaled
+
+
+def distances(a: Matrix, b: Matrix, metric: str) -> Matrix:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    if metric == "cosine":
+        a, b = unit(a), unit(b)
+    products: Matrix = a @ b.T
+    return 1 - products if metric != "l2" else (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * products
+
+
+def make(
+    lk: lake.Lake, name: str, rows: int, seed: int, metric: str = "l2"
+) -> tuple[lake.Table, dict[int, dict[str, Any]]]:
+    """Make a table in three fragments, and the same as a dict."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((rows, DIMENSION)).astype(np.float32)
+    data = {
+        i: {"id": i, "group": f"g{i % 3}", "time": int(rng.integers(0, 100)), "vector": vectors[i]} for i in range(rows)
+    }
+    schema = lake.Schema(
+        [
+            lake.Column("id", int),
+            lake.Column("group", str),
+            lake.Column("time", int),
+            lake.Column("vector", lake.Embedding(DIMENSION, metric=metric)),  # type: ignore[arg-type]
+        ],
+        key="id",
+    )
+    table = lk.create_table(name, schema)
+    for part in np.array_split(np.arange(rows), 3):
+        table.append(columns([data[int(i)] for i in part]))
+    return table, data
+
+
+def columns(rows: list[dict[str, Any]]) -> pa.Table:
+    flat = pa.array(np.concatenate([row["vector"] for row in rows]))
+    return pa.table(
+        {name: [row[name] for row in rows] for name in ("id", "group", "time")}
+        | {"vector": pa.FixedSizeListArray.from_arrays(flat, DIMENSION)}
+    )
+
+
+def check(
+    found: pa.Table, left: list[dict[str, Any]], right: list[dict[str, Any]], k: int, metric: str, legal: Any = None
+) -> float:
+    """Check every row of a result, and return its recall."""
+    truth = distances(np.stack([r["vector"] for r in left]), np.stack([r["vector"] for r in right]), metric)
+    if legal is not None:
+        truth = np.where([[legal(a, b) for b in right] for a in left], truth, np.inf)
+    place = {row["id"]: at for at, row in enumerate(left)}, {row["id"]: at for at, row in enumerate(right)}
+    by_left: dict[int, list[dict[str, Any]]] = {}
+    for row in found.to_pylist():
+        by_left.setdefault(row["left_id"], []).append(row)
+    hits = wanted = 0
+    for at, row in enumerate(left):
+        mine = by_left.pop(row["id"], [])
+        assert [r["rank"] for r in mine] == list(range(len(mine)))
+        ids = [r["right_id"] for r in mine]
+        assert len(set(ids)) == len(ids), "a row twice"
+        real = [truth[at, place[1][i]] for i in ids]
+        assert np.isfinite(real).all()
+        np.testing.assert_allclose([r["distance"] for r in mine], real, atol=2e-5)
+        assert real == sorted(real) or np.allclose(real, sorted(real), atol=1e-5)
+        best = np.sort(truth[at][np.isfinite(truth[at])])[:k]
+        wanted += len(best)
+        hits += sum(d <= best[-1] + 1e-5 for d in real)
+        assert len(mine) <= len(best)
+    assert not by_left, "rows of the left side that are not there"
+    return hits / wanted if wanted else 1.0
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+@pytest.mark.parametrize("how", ["index", "sort", "all"])
+def test_a_join_finds_the_nearest(root: Location, metric: str, how: str) -> None:
+    lk = lake.connect(root.uri, root.options)
+    left, a = make(lk, "left", 700, 1, metric)
+    right, b = make(lk, "right", 1500, 2, metric)
+    if how == "index":
+        right.create_index("vector", "ivf_flat", partitions=20)
+        right.build(executor=LocalExecutor(1))
+    given: dict[str, Any] = {"recall": 1.0} if how == "all" else {"nprobe": 20}
+    found = left.knn_join(right, 7, into="near", left_columns=["group"], right_columns=["time"], **given)
+    rows = lk.open_table("near").to_arrow()
+    assert check(rows, list(a.values()), list(b.values()), 7, metric) == 1.0
+    assert rows.schema.names == ["left_id", "left_group", "right_id", "right_time", "rank", "distance"]
+    assert all(r["left_group"] == a[r["left_id"]]["group"] for r in rows.to_pylist())
+    assert all(r["right_time"] == b[r["right_id"]]["time"] for r in rows.to_pylist())
+    assert found.report.pairs == len(rows) == 700 * 7
+    assert found.report.compared == 700 * 1500
+    few = left.knn_join(right, 7, nprobe=2)
+    assert 0.2 < check(few.to_arrow(), list(a.values()), list(b.values()), 7, metric) < 1
+    assert few.report.recall is not None
+    assert few.report.recall.low <= few.report.recall.measured <= few.report.recall.high
+
+
+def test_recall_is_what_was_asked_for(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    left, a = make(lk, "left", 2000, 1)
+    right, b = make(lk, "right", 6000, 2)
+    for target in (0.6, 0.9, 0.99):
+        found = left.knn_join(right, 10, recall=target)
+        reached = check(found.to_arrow(), list(a.values()), list(b.values()), 10, "l2")
+        recall = found.report.recall
+        assert recall is not None
+        assert recall.measured >= target
+        assert recall.low - 0.02 <= reached <= recall.high + 0.02
+        assert recall.probes < found.report.partitions or target == 0.99
+
+
+def deleted(table: lake.Table, rows: dict[int, dict[str, Any]]) -> None:
+    table.delete("id % 4 = 1")
+    for i in [i for i in rows if i % 4 == 1]:
+        del rows[i]
+
+
+def updated(table: lake.Table, rows: dict[int, dict[str, Any]]) -> None:
+    """Move rows far from where the index has them."""
+    for i in range(0, 300, 2):
+        rows[i] = rows[i] | {"vector": -3 * rows[i]["vector"]}
+    table.merge(columns([rows[i] for i in range(0, 300, 2)]))
+
+
+def grown(table: lake.Table, rows: dict[int, dict[str, Any]]) -> None:
+    new = {
+        i: rows[i - 1000] | {"id": i, "vector": rows[i - 1000]["vector"] * np.float32(0.9)} for i in range(1000, 1200)
+    }
+    rows |= new
+    table.append(columns(list(new.values())))
+
+
+def compacted(table: lake.Table, rows: dict[int, dict[str, Any]]) -> None:
+    deleted(table, rows)
+    updated_rows = list(rows)[:50]
+    for i in updated_rows:
+        rows[i] = rows[i] | {"vector": rows[i]["vector"][::-1].copy()}
+    table.merge(columns([rows[i] for i in updated_rows]))
+    table.compact(deleted=0.0)
+
+
+@pytest.mark.parametrize("change", [deleted, updated, grown, compacted])
+def test_rows_that_changed_since_they_were_indexed_are_as_they_are_now(root: Location, change: Change) -> None:
+    lk = lake.connect(root.uri, root.options)
+    left, a = make(lk, "left", 60, 1)
+    right, b = make(lk, "right", 900, 2)
+    right.create_index("vector", "ivf_flat", partitions=8)
+    right.build(executor=LocalExecutor(1))
+    change(right, b)
+    found = left.knn_join(right, 5, nprobe=8)
+    assert found.report.source.startswith("index")
+    assert check(found.to_arrow(), list(a.values()), list(b.values()), 5, "l2") == 1.0
+    assert len(found.to_arrow()) == 300
+
+
+@pytest.mark.parametrize("given", [{"recall": 1.0}, {"nprobe": 8}])
+def test_filters_and_conditions_come_before_the_nearest(tmp_path: Any, given: dict[str, Any]) -> None:
+    lk = lake.connect(tmp_path)
+    left, a = make(lk, "left", 200, 1)
+    right, b = make(lk, "right", 600, 2)
+    right.create_index("vector", "ivf_flat", partitions=8)
+    right.build(executor=LocalExecutor(1))
+    some_a = [r for r in a.values() if r["time"] > 20]
+    some_b = [r for r in b.values() if r["group"] != "g1"]
+    filters: dict[str, Any] = {"left_where": "time > 20", "right_where": "`group` != 'g1'"}
+    found = left.knn_join(right, 6, **filters, **given)
+    assert check(found.to_arrow(), some_a, some_b, 6, "l2") == 1.0
+    on = ["left.group = right.group", "left.time > right.time"]
+    found = left.knn_join(right, 6, on=on, **filters, **given)
+    legal = lambda x, y: x["group"] == y["group"] and x["time"] > y["time"]  # noqa: E731
+    assert check(found.to_arrow(), some_a, some_b, 6, "l2", legal) == 1.0
+    near = left.knn_join(right, 6, within=9.0, **given)
+    assert 0 < len(near) < 1200
+    assert max(near.to_arrow()["distance"].to_pylist()) < 9.0
+
+
+def test_a_row_is_not_its_own_neighbour(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, rows = make(lk, "t", 600, 1)
+    for given in ({"recall": 1.0}, {"nprobe": 99}):
+        found = table.knn_join(table, 3, **given).to_arrow()
+        assert check(found, list(rows.values()), list(rows.values()), 3, "l2", lambda x, y: x["id"] != y["id"]) == 1.0
+    selves = table.knn_join(table, 1, recall=1.0, apart=False).to_arrow()
+    assert selves["left_id"].equals(selves["right_id"])
+
+
+def test_ties_duplicates_and_more_neighbours_than_rows(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, rows = make(lk, "t", 30, 1)
+    same = np.ones(DIMENSION, np.float32)
+    table.append(columns([rows[0] | {"id": i, "vector": same} for i in range(100, 120)]))
+    found = lake.knn_join(same[None], table, 25, recall=1.0).to_arrow()
+    assert found["right_id"].to_pylist()[:20] == list(range(100, 120)), "ties go to the row that came first"
+    assert found["distance"].to_pylist()[:20] == [0.0] * 20
+    everything = lake.knn_join(same[None], table, 1000, recall=1.0).to_arrow()
+    assert sorted(everything["right_id"].to_pylist()) == sorted([*rows, *range(100, 120)])
+
+
+def test_rows_without_a_vector_take_no_part(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, _ = make(lk, "t", 40, 1)
+    table.append(
+        pa.table(
+            {
+                "id": [900, 901],
+                "group": ["x", "y"],
+                "time": [1, 2],
+                "vector": pa.nulls(2, pa.list_(pa.float32(), DIMENSION)),
+            }
+        )
+    )
+    found = table.knn_join(table, 100, recall=1.0)
+    assert found.report.without_vector == 2
+    assert len(found.to_arrow()) == 40 * 39
+
+
+def test_arrays_are_sides_too() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((n, 5)).astype(np.float32) for n in (800, 900))
+    found = lake.knn_join(a, b, 4, recall=1.0)
+    truth = np.argsort(distances(a, b, "l2"), axis=1)[:, :4]
+    assert (found.to_arrow()["right_row"].to_numpy().reshape(-1, 4) == truth).mean() > 0.999
+    assert found.to_arrow().schema.names == ["left_row", "right_row", "rank", "distance"]
+
+
+def test_what_makes_no_sense_is_refused(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 20, 1)
+    right, _ = make(lk, "right", 20, 2)
+    narrow = lk.create_table(
+        "narrow", lake.Schema([lake.Column("id", int), lake.Column("vector", lake.Embedding(3))], key="id")
+    )
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("dimensions", lambda: left.knn_join(narrow)),
+        ("metric", lambda: left.knn_join(right, metric="hamming")),
+        ("k=0", lambda: left.knn_join(right, 0)),
+        ("recall", lambda: left.knn_join(right, recall=1.5)),
+        ("nprobe", lambda: left.knn_join(right, nprobe=0)),
+        ("on=", lambda: left.knn_join(right, on=["category"])),
+        ("compare", lambda: left.knn_join(right, on=["left.group < right.vector"])),
+        ("memory", lambda: left.knn_join(right, memory="much")),
+        ("not a legal expression", lambda: left.knn_join(right, left_where="time > 1; drop")),
+        ("shape", lambda: lake.knn_join(np.zeros(3), right)),
+    ]
+    for message, call in calls:
+        with pytest.raises(lake.InvalidInput, match=message):
+            call()
+    with pytest.raises(lake.JobError, match="memory="):
+        left.knn_join(right, memory="10MiB")
+    with pytest.raises(lake.NotFound):
+        left.knn_join(right, right_columns=["nope"])
+    with pytest.raises(lake.InvalidInput, match="NaN"):
+        lake.knn_join(np.full((2, DIMENSION), np.nan), right)
+    left.knn_join(right, into="near")
+    with pytest.raises(lake.AlreadyExists):
+        left.knn_join(right, into="near")
+
+
+def test_a_join_says_what_it_would_do(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 2000, 1)
+    told = left.knn_join(left, 5, dry_run=True)
+    assert isinstance(told, Forecast)
+    assert "the rows are sorted" in str(told)
+    assert told.to_dict()["left_rows"] == 2000
+    assert lk.list_tables() == ["left"]
+
+
+def test_the_rows_of_a_join_go_with_its_result(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 50, 1)
+    with left.knn_join(left, 2) as found:
+        assert len(list(found.to_batches())) >= 1
+        place = found.snapshot().location.uri
+    assert not list((tmp_path / "_jobs").rglob("*.lance")), place
+
+
+def test_all_ways_to_run_give_the_same_rows(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 3000, 1)
+    right, _ = make(lk, "right", 3000, 2)
+    with LocalExecutor(2) as two:
+        a = left.knn_join(right, 5, nprobe=4, executor=LocalExecutor(1), job_id="one").to_arrow()
+        b = left.knn_join(right, 5, nprobe=4, executor=two, job_id="two").to_arrow()
+    assert a.sort_by([("left_id", "ascending"), ("rank", "ascending")]).equals(
+        b.sort_by([("left_id", "ascending"), ("rank", "ascending")])
+    )
