@@ -6,7 +6,7 @@ WORKERS ?= 2
 DIST ?= dist
 JAVA_PACKAGE ?= openjdk-17-jre-headless
 
-.PHONY: demo test fuzz lint bench dist clean java
+.PHONY: demo test fuzz lint bench bench-join dist clean java
 
 demo: $(VENV)/.demo
 	$(BIN)/lake demo
@@ -24,6 +24,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+bench-join: $(VENV)/.dev
+	$(BIN)/python -m tests.bench join
 
 # Beside the wheel lies the same archive as .zip, for spark-submit --py-files: a cluster's workers ignore a .whl.
 dist: $(VENV)/.dev

@@ -1,7 +1,7 @@
 """``make bench``: every figure side by side with what a user would take instead, in one run.
 
-Usage: ``python -m tests.bench [names …] [--rows N] [--json FILE]``. Names: import, append, memory, search, build, ray,
-spark, spark-build.
+Usage: ``python -m tests.bench [names …] [--rows N] [--json FILE]``. Names: import, append, memory, search, build, join,
+ray, spark, spark-build.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tests.bench import (
     bench_append,
     bench_build,
     bench_import,
+    bench_join,
     bench_memory,
     bench_ray,
     bench_search,
@@ -29,6 +30,7 @@ _BENCHES = {
     "memory": bench_memory.run,
     "search": bench_search.run,
     "build": bench_build.run,
+    "join": bench_join.run,
     "ray": bench_ray.run,
     "spark": bench_spark.run,
     "spark-build": bench_spark_build.run,
