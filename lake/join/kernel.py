@@ -41,6 +41,8 @@ class Nearest:
     metric : {"l2", "cosine", "dot"}
     within : float, optional
         Only distances below it count.
+    exact : bool
+        Compute the distances of those that are kept anew. Otherwise they are as the products round them.
 
     Attributes
     ----------
@@ -50,9 +52,12 @@ class Nearest:
         The row ids; -1 where there is none.
     """
 
-    def __init__(self, queries: Floats, k: int, metric: str, within: float | None = None) -> None:
+    def __init__(
+        self, queries: Floats, k: int, metric: str, within: float | None = None, *, exact: bool = True
+    ) -> None:
         self.queries = queries
         self.metric = METRICS[metric]
+        self._exact = exact
         self.distances = np.full((len(queries), k), np.inf if within is None else within, np.float32)
         self.ids = np.full((len(queries), k), -1, np.int64)
         self._norms = np.einsum("nd,nd->n", queries, queries)
@@ -97,6 +102,7 @@ class Nearest:
                     self.distances,
                     self.ids,
                     self.metric,
+                    self._exact,
                     chosen.own,
                     chosen.operators,
                     chosen.left,
@@ -133,7 +139,24 @@ _ALL = Pairs(_NONE, _NONE, np.empty((0, 0), np.int64), np.empty((0, 0), np.int64
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _keep(scores, half, slack, norms, queries, rows, ids, which, distances, found, metric, own, operators, left, right):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _keep(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    scores,
+    half,
+    slack,
+    norms,
+    queries,
+    rows,
+    ids,
+    which,
+    distances,
+    found,
+    metric,
+    exact,
+    own,
+    operators,
+    left,
+    right,
+):
     count = scores.shape[1]
     for i in range(scores.shape[0]):
         at = which[i]
@@ -144,15 +167,14 @@ def _keep(scores, half, slack, norms, queries, rows, ids, which, distances, foun
             if not _reaches(line[start:stop], half[start:stop], bar):
                 continue
             for j in range(start, stop):
-                if line[j] - half[j] < bar:
-                    continue
-                if own.shape[0] and own[at] == ids[j]:
+                value = line[j] - half[j]
+                if value < bar or (own.shape[0] and own[at] == ids[j]):
                     continue
                 if operators.shape[0] and not _allowed(operators, left[at], right[j]):
                     continue
-                distance = _distance(queries[i], rows[j], metric)
+                distance = _distance(queries[i], rows[j], metric) if exact else _rough(value, norms[i], metric)
                 if _before(distance, ids[j], distances[at, 0], found[at, 0]):
-                    _replace(distances[at], found[at], distance, ids[j])
+                    _sink(distances[at], found[at], distance, ids[j], distances.shape[1])
                     bar = _bar(distances[at, 0], norms[i], slack[i], metric)
 
 
@@ -175,6 +197,13 @@ def _bar(worst, norm, slack, metric):  # type: ignore[no-untyped-def]
     if metric == L2:
         return (norm - worst - slack) / np.float32(2)
     return np.float32(1) - worst - slack
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _rough(value, norm, metric):  # type: ignore[no-untyped-def]
+    if metric == L2:
+        return norm - np.float32(2) * value
+    return np.float32(1) - value
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
@@ -218,13 +247,8 @@ def _before(distance, row, other, other_row):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _replace(distances, found, distance, row):  # type: ignore[no-untyped-def]
-    """Put a row in the place of the worst one, which a heap has on top."""
-    _sink(distances, found, distance, row, distances.shape[0])
-
-
-@numba.njit(cache=True, nogil=True)
 def _sink(distances, found, distance, row, size):  # type: ignore[no-untyped-def]
+    """Put a row in the place of the worst one, which a heap has on top."""
     at = 0
     while True:
         child = 2 * at + 1

@@ -18,7 +18,7 @@ from lake.join.run import Job
 from lake.join.side import ROW_ID, Side
 from lake.run import Callback, Executor, listening
 from lake.schema import Column, Schema
-from lake.storage import Location
+from lake.storage import Files, Location
 from lake.table.parts import begin
 from lake.table.snapshot import Snapshot
 from lake.table.sql import both, quote, whole
@@ -147,6 +147,8 @@ def join(
     """Run a join into a new table, with one commit that bears the job's id."""
     target = begin(into, None, "create", result_schema(plan), commit_id=job)
     if target.done is not None:
+        for name in list(Files(folder).names()):  # of a driver that died between its commit and its end
+            Files(folder).delete(name)
         left, right = plan.rows
         return JoinReport(
             job,

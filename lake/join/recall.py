@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.join.conditions import Conditions
-from lake.join.kernel import Nearest
+from lake.join.kernel import Floats, Ids, Nearest
+from lake.join.route import places
 from lake.join.runs import Partitions, Run
 from lake.join.side import Side, take
-from lake.join.tasks import Centroids, route
+from lake.join.tasks import Centroids
 
 SAMPLE = 256
 _Z95 = 1.96
@@ -91,20 +93,39 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Calibrate:
-    """Compare a sample of the left side with every row of the right one.
+class Truth:
+    """The nearest rows of a sample within some partitions: a task's receipt.
 
     Parameters
     ----------
-    left : Side
+    distances : tuple of float
+        For each query of the sample, its k nearest; infinite where there is none.
+    partitions : tuple of int
+        Where each of them lies.
+    """
+
+    distances: tuple[float, ...]
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare a sample of the left side with the rows of some partitions.
+
+    Parameters
+    ----------
     ids : tuple of int
         The row ids of the sample.
+    first, last : int
+        The partitions, the last excluded.
 
     Others as `lake.join.tasks.JoinBlock` has them.
     """
 
     left: Side
     ids: tuple[int, ...]
+    first: int
+    last: int
     k: int
     metric: str
     within: float | None
@@ -114,34 +135,47 @@ class Calibrate:
 
     @property
     def key(self) -> str:
-        """There is one."""
-        return "sample"
+        """The partitions."""
+        return f"{self.first:08d}-{self.last:08d}"
 
-    def run(self) -> list[list[int]]:
-        """Return `Curve.probes`."""
-        ids = np.array(self.ids, np.int64)
-        table = take(self.left.snapshot.dataset, ids, [self.left.column])
-        queries, at = self.left.matrix(table[self.left.column].combine_chunks(), self.metric)
-        if not len(queries):
-            return []
-        centroids = self.centroids.read()
+    def run(self) -> Truth:
+        """Meet every row."""
+        queries, ids = sampled(self.left, self.ids, self.metric)
         found = Nearest(queries, self.k, self.metric, self.within)
         checks = self.conditions.load()
-        checks.begin(ids[at])
+        checks.begin(ids)
         partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
         everybody = np.arange(len(queries), dtype=np.int32)
-        homes: list[tuple[NDArray[np.int64], int]] = []
-        for partition, some_ids, rows in partitions.read(np.flatnonzero(partitions.rows > 0)):
-            found.meet(everybody, rows, some_ids, checks.against(some_ids))
-            homes.append((some_ids, partition))
+        known, homes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        wanted = self.first + np.flatnonzero(partitions.rows[self.first : self.last])
+        for partition, some, rows in partitions.read(wanted):
+            found.meet(everybody, rows, some, checks.against(some))
+            known.append(some)
+            homes.append(np.full(len(some), partition))
         found.sort()
-        known = np.concatenate([some for some, _ in homes]) if homes else np.empty(0, np.int64)
-        home = np.repeat([p for _, p in homes], [len(some) for some, _ in homes])
-        order = np.argsort(known)
+        rows_of = np.concatenate(known)
+        order = np.argsort(rows_of)
         there = found.ids >= 0
-        near = np.where(there, home[order][np.searchsorted(known[order], np.where(there, found.ids, known[:1]))], 0)
-        routes = route(queries, centroids, self.metric, len(centroids))
-        places = np.empty_like(routes)
-        np.put_along_axis(places, routes, np.arange(1, routes.shape[1] + 1, dtype=np.int32)[None, :], axis=1)
-        probes = np.where(there, np.take_along_axis(places, near.astype(np.int64), axis=1), 0)
-        return [[int(value) for value in line] for line in probes]
+        at = np.searchsorted(rows_of[order], found.ids[there])
+        home = np.zeros(found.ids.shape, np.int64)
+        home[there] = np.concatenate(homes)[order][at]
+        distances = np.where(there, found.distances, np.inf)
+        return Truth(tuple(distances.ravel().tolist()), tuple(home.ravel().tolist()))
+
+
+def sampled(left: Side, ids: Sequence[int], metric: str) -> tuple[Floats, Ids]:
+    """Read the vectors of a sample; rows that have none are left out."""
+    chosen = np.array(ids, np.int64)
+    table = take(left.snapshot.dataset, chosen, [left.column])
+    vectors, at = left.matrix(table[left.column].combine_chunks(), metric)
+    return vectors, chosen[at]
+
+
+def learn(queries: Floats, centroids: Floats, truths: Sequence[Truth], k: int, metric: str) -> Curve:
+    """Find out how many probes each of a sample's true neighbours takes."""
+    distances = np.concatenate([np.array(t.distances, np.float32).reshape(-1, k) for t in truths], axis=1)
+    homes = np.concatenate([np.array(t.partitions, np.int64).reshape(-1, k) for t in truths], axis=1)
+    best = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    near, there = np.take_along_axis(homes, best, 1), np.isfinite(np.take_along_axis(distances, best, 1))
+    probes = np.where(there, np.take_along_axis(places(queries, centroids, metric), near, axis=1), 0)
+    return Curve(probes.astype(np.int32), len(centroids))

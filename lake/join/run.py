@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from lake.index.train import train
 from lake.join.conditions import Condition, Conditions, number
 from lake.join.kernel import Ids
 from lake.join.plan import Plan, needs_mask, segment_file
-from lake.join.recall import SAMPLE, Calibrate, Curve, Recall
+from lake.join.recall import SAMPLE, Compare, Recall, Truth, learn, sampled
 from lake.join.report import JoinReport
 from lake.join.runs import Run, save
 from lake.join.side import Side, spans
@@ -70,7 +71,7 @@ class Job:
         with ExitStack() as stack:
             for side in {plan.left.snapshot: plan.left, plan.right.snapshot: plan.right}.values():
                 stack.enter_context(pins.pin(side.snapshot, job=f"{self.job}-{side.snapshot.version}"))
-            driver, workers = stack.enter_context(self._executors())
+            workers = stack.enter_context(self._executor())
             conditions = number(plan.left, plan.right, self.conditions, self.folder, apart=self.apart)
             centroids: Centroids | None = None
             runs: tuple[Run, ...] = ()
@@ -80,7 +81,7 @@ class Job:
                     centroids = self._centroids()
                     runs = self._runs(centroids, workers)
                 with lap(seconds, "sample"):
-                    recall = self._recall(centroids, runs, conditions, driver)
+                    recall = self._recall(centroids, runs, conditions, workers)
                     probes = recall.probes
             with lap(seconds, "join"):
                 done = self._join(centroids, runs, conditions, probes, workers)
@@ -187,13 +188,20 @@ class Job:
         save(self.folder, name, np.sort(np.concatenate(ids)))
         return name
 
-    def _recall(self, centroids: Centroids, runs: tuple[Run, ...], conditions: Conditions, driver: Executor) -> Recall:
+    def _recall(self, centroids: Centroids, runs: tuple[Run, ...], conditions: Conditions, workers: Executor) -> Recall:
         """Learn from a sample how many partitions to probe, or what a given number is worth."""
         plan = self.plan
         ids = tuple(map(int, sample(plan.left, dict(plan.left_rows))))
-        task = Calibrate(plan.left, ids, plan.k, plan.metric, plan.within, centroids, runs, conditions)
-        [result] = self._stage(driver, "sample", [task], self.ledger(list, list))
-        curve = Curve(np.array(result.value, np.int32).reshape(-1, plan.k), plan.source.partitions)
+        cuts = np.linspace(0, plan.source.partitions, plan.workers + 1).astype(int).tolist()
+        tasks = [
+            Compare(plan.left, ids, first, last, plan.k, plan.metric, plan.within, centroids, runs, conditions)
+            for first, last in pairwise(cuts)
+            if last > first
+        ]
+        ledger = self.ledger(vars, lambda kept: Truth(tuple(kept["distances"]), tuple(kept["partitions"])))
+        found = self._stage(workers, "sample", tasks, ledger)
+        queries, _ = sampled(plan.left, ids, plan.metric)
+        curve = learn(queries, centroids.read(), [result.value for result in found], plan.k, plan.metric)
         if plan.probes is not None:
             return curve.at(min(plan.probes, plan.source.partitions))
         assert plan.recall is not None  # noqa: S101  one of the two is given
@@ -228,15 +236,14 @@ class Job:
         return list(run_stage(executor, Stage(name, tasks, self.plan.memory), ledger, self.on_event))
 
     @contextmanager
-    def _executors(self) -> Iterator[tuple[Executor, Executor]]:
-        """Choose where single tasks and where many are run."""
+    def _executor(self) -> Iterator[Executor]:
+        """Choose where tasks are run; worker processes start while the driver prepares."""
         small = self.executor == "local" and self.plan.flop < _IN_PROCESS_FLOP
         executor = LocalExecutor(1) if small else resolve(self.executor)
-        local = isinstance(executor, LocalExecutor)
         if isinstance(executor, LocalExecutor):
             executor.start(JoinBlock.__module__)
         try:
-            yield LocalExecutor(1) if local else executor, executor
+            yield executor
         finally:
             if isinstance(executor, LocalExecutor) and executor is not self.executor:
                 executor.close()

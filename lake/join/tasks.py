@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lake.index.kmeans import nearest
 from lake.join.conditions import Checks, Conditions
 from lake.join.kernel import Floats, Ids, Nearest
+from lake.join.route import route
 from lake.join.runs import Partitions, Run, load, write_run
 from lake.join.side import ROW_ID, Side, Span, take
 from lake.storage import Location
@@ -158,8 +159,7 @@ class JoinBlock:
         order = np.arange(len(vectors))
         routes = None
         if self.centroids is not None and len(vectors):
-            centroids = self.centroids.read()
-            routes = route(vectors, centroids, self.metric, self.probes)
+            routes = route(vectors, self.centroids.read(), self.metric, self.probes)
             # Neighbours stand together, so that what is gathered for a partition lies close by in memory.
             order = np.argsort(routes[:, 0], kind="stable")
             vectors, routes = vectors[order], routes[order]
@@ -241,19 +241,6 @@ class JoinBlock:
             yield from pa.table([columns[name] for name in schema.names], schema=schema).to_batches()
         if empty:
             yield pa.RecordBatch.from_pylist([], schema=schema)
-
-
-def route(vectors: Floats, centroids: Floats, metric: str, probes: int) -> NDArray[np.int32]:
-    """Find the partitions that each vector looks into, the nearest first.
-
-    Returns
-    -------
-    int32, shape (n, probes)
-    """
-    found = Nearest(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2")
-    found.meet(np.arange(len(vectors), dtype=np.int32), centroids, np.arange(len(centroids)))
-    found.sort()
-    return found.ids.astype(np.int32)
 
 
 class Clock:

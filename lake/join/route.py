@@ -1,0 +1,48 @@
+"""Routing: which partitions a vector looks into, the nearest first.
+
+Every centroid is compared. Groups of centroids, compared by their centres first, save most of that and cost recall:
+with 2,048 centroids of 384 dimensions, a fifth of the work misses every fifth of the partitions that are wanted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lake.index.kmeans import Floats
+from lake.join.kernel import Nearest
+
+
+def route(vectors: Floats, centroids: Floats, metric: str, probes: int) -> NDArray[np.int32]:
+    """Find the partitions that each vector looks into, the nearest first.
+
+    Parameters
+    ----------
+    vectors : float32, shape (n, d)
+    centroids : float32, shape (partitions, d)
+    metric : {"l2", "cosine", "dot"}
+    probes : int
+
+    Returns
+    -------
+    int32, shape (n, probes)
+    """
+    found = Nearest(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2", exact=False)
+    found.meet(np.arange(len(vectors), dtype=np.int32), centroids, np.arange(len(centroids)))
+    found.sort()
+    return found.ids.astype(np.int32)
+
+
+def places(vectors: Floats, centroids: Floats, metric: str) -> NDArray[np.int32]:
+    """Tell, for each vector and each partition, how many probes `route` takes to look into it.
+
+    Returns
+    -------
+    int32, shape (n, partitions)
+        From 1.
+    """
+    halves = 0 if metric == "dot" else np.einsum("kd,kd->k", centroids, centroids) / 2
+    order = np.argsort(halves - vectors @ centroids.T, axis=1, kind="stable")
+    found = np.empty(order.shape, np.int32)
+    np.put_along_axis(found, order, np.arange(1, len(centroids) + 1, dtype=np.int32)[None, :], axis=1)
+    return found

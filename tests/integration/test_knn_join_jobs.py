@@ -1,0 +1,140 @@
+"""Joins as jobs: the same rows on every engine; killed and submitted again, one result and no task twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import lake
+from lake.run import Event, LocalExecutor, TaskDone, TaskSkipped
+from tests.support.raycluster import RayCluster
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+ORDER = [("left_id", "ascending"), ("rank", "ascending")]
+HOUSE = Path(__file__).parents[2]
+
+
+def tables(place: Path) -> lake.Lake:
+    """Two tables; of the right one some rows are indexed, some moved, some new."""
+    lk = lake.connect(place)
+    rng = np.random.default_rng(5)
+    for name, rows in (("left", 2000), ("right", 3000)):
+        schema = lake.Schema([lake.Column("id", int), lake.Column("vector", lake.Embedding(16))], key="id")
+        table = lk.create_table(name, schema)
+        for start in range(0, rows, 1000):
+            vectors = pa.array(rng.standard_normal(16_000).astype(np.float32))
+            ids = pa.array(np.arange(start, start + 1000))
+            table.append(pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(vectors, 16)}))
+            if start == 1000 and name == "right":
+                table.create_index("vector", "ivf_flat", partitions=16)
+                table.build(executor=LocalExecutor(1), on_event=lambda _: None)
+        table.delete("id % 10 = 3")
+    return lk
+
+
+def joined(lk: lake.Lake, executor: Any, into: str) -> pa.Table:
+    found = lk.open_table("left").knn_join(
+        lk.open_table("right"), 6, recall=0.9, into=into, executor=executor, on_event=lambda _: None
+    )
+    assert found.report.tasks == 2
+    return lk.open_table(into).to_arrow().sort_by(ORDER)
+
+
+@pytest.fixture(scope="module")
+def lk(tmp_path_factory: pytest.TempPathFactory) -> lake.Lake:
+    return tables(tmp_path_factory.mktemp("joins"))
+
+
+@pytest.fixture(scope="module")
+def locally(lk: lake.Lake) -> pa.Table:
+    with LocalExecutor(2) as executor:
+        return joined(lk, executor, "local")
+
+
+@pytest.mark.slow
+def test_on_ray(lk: lake.Lake, locally: pa.Table, on_ray: RayCluster) -> None:
+    from lake_ray import RayExecutor
+
+    assert joined(lk, RayExecutor(), "ray").equals(locally)
+
+
+@pytest.mark.slow
+def test_on_spark(lk: lake.Lake, locally: pa.Table, spark: Any) -> None:
+    from lake_spark import SparkExecutor
+
+    assert joined(lk, SparkExecutor(spark, workers=2), "spark").equals(locally)
+
+
+_PROGRAM = """
+import os, signal, sys
+import lake
+from lake.run import JobCommitted, LocalExecutor, TaskDone
+
+def listen(event):
+    name = f"{type(event).__name__} {getattr(event, 'stage', '')}".strip()
+    if name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+lk = lake.connect(sys.argv[1])
+lk.open_table("left").knn_join(
+    lk.open_table("right"), 6, recall=0.9, into="near", executor=LocalExecutor(1, ), memory="600MiB", job_id="nightly",
+    on_event=listen,
+)
+"""
+
+
+@pytest.mark.parametrize(
+    "moment", ["TaskDone sort", "StageDone sample", "StageStarted join", "StageDone join", "JobCommitted"]
+)
+def test_killed_and_submitted_again(tmp_path: Path, moment: str) -> None:
+    lk = tables(tmp_path)
+    with LocalExecutor(1) as executor:
+        wanted = lk.open_table("left").knn_join(
+            lk.open_table("right"), 6, recall=0.9, into="wanted", executor=executor, on_event=lambda _: None
+        )
+    killed = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, str(tmp_path), moment],
+        cwd=HOUSE,
+        env={**os.environ, "PYTHONPATH": str(HOUSE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert ("near" in lk) == (moment == "JobCommitted"), "all or nothing"
+    events: list[Event] = []
+    left, right = lk.open_table("left"), lk.open_table("right")
+    for _ in range(2):
+        report = left.knn_join(
+            right,
+            6,
+            recall=0.9,
+            into="near",
+            executor=LocalExecutor(1),
+            memory="600MiB",
+            job_id="nightly",
+            on_event=events.append,
+        ).report
+    assert report.repeated
+    near, true = (lk.open_table(name).to_arrow().sort_by(ORDER) for name in ("near", "wanted"))
+    assert near.equals(true)
+    assert len(lk.open_table("near").versions()) == 1
+    assert wanted.report.pairs == len(near)
+    done = {event.stage for event in events if isinstance(event, TaskSkipped)}
+    again = {event.stage for event in events if isinstance(event, TaskDone)}
+    finished = {"TaskDone sort": set(), "StageDone sample": {"sort", "sample"}, "StageStarted join": {"sort", "sample"}}
+    if moment != "JobCommitted":
+        assert done >= finished.get(moment, {"sort", "sample", "join"}) - {"TaskDone"}
+        assert not again & finished.get(moment, {"sort", "sample", "join"})
+    assert not [path for path in (tmp_path / "_jobs").rglob("*") if path.is_file()], "nothing is left"

@@ -1,0 +1,42 @@
+"""Routing against comparing with every centroid; what a sample says of recall, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lake.join.recall import Curve, Truth, learn
+from lake.join.route import places, route
+from tests.bench.vectors import vectors
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+@pytest.mark.parametrize("centroids", [30, 1200])
+def test_the_nearest_partitions_come_first(metric: str, centroids: int) -> None:
+    made = vectors(centroids + 100, seed=1)
+    known, points = made[:centroids], made[centroids:]
+    if metric == "dot":
+        points *= 3
+    routes = route(points, known, metric, 20)
+    true = np.argsort(-(points.astype(np.float64) @ known.T), axis=1)[:, :20]  # of unit vectors, all rank alike
+    assert (routes == true).mean() > 0.99
+    told = np.take_along_axis(places(points, known, metric), routes, axis=1)
+    assert (told == np.arange(1, 21)).mean() > 0.99
+
+
+def test_recall_is_the_share_that_so_many_probes_find() -> None:
+    curve = Curve(np.array([[1, 2, 5], [1, 1, 0], [0, 0, 0]], np.int32), 8)
+    assert curve.at(1).measured == pytest.approx((1 / 3 + 1) / 2)
+    assert curve.at(2).measured == pytest.approx((2 / 3 + 1) / 2)
+    assert curve.at(5).measured == 1.0
+    assert curve.at(5).low < 1.0, "a sample proves nothing for all rows"
+    assert (curve.reach(0.8).probes, curve.reach(0.9).probes) == (2, 5)
+
+
+def test_the_truth_is_the_best_of_what_tasks_found() -> None:
+    centroids = np.array([[0.0], [10.0], [20.0]], np.float32)
+    queries = np.array([[1.0], [19.0]], np.float32)
+    first = Truth((1.0, 4.0, 361.0, float("inf")), (0, 1, 0, 0))
+    second = Truth((2.0, 3.0, 0.5, 1.0), (2, 2, 2, 1))
+    curve = learn(queries, centroids, [first, second], 2, "l2")
+    assert curve.probes.tolist() == [[1, 3], [1, 2]]
