@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lake.analytics import DedupReport as DedupReport
+    from lake.analytics import dedup as dedup
     from lake.catalog import Lake as Lake
     from lake.catalog import connect as connect
     from lake.errors import AlreadyExists as AlreadyExists
@@ -72,6 +74,8 @@ _HOMES = {
     "Snapshot": "lake.table.snapshot",
     "knn_join": "lake.join",
     "JoinResult": "lake.join",
+    "dedup": "lake.analytics",
+    "DedupReport": "lake.analytics",
     "sql": "lake.table.sql:Sql",
     "Match": "lake.search",
     "Phrase": "lake.search",

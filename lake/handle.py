@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import lance
 import pyarrow as pa
 
-from lake import index, join, search
+from lake import analytics, index, join, search
 from lake.anatomy import Anatomy, dissect
 from lake.errors import InvalidInput, NotSupported
 from lake.run import Callback, Executor
@@ -396,6 +396,10 @@ class Table:
     def knn_join(self, right: Any, k: int = 10, **options: Any) -> Any:
         """Find the k nearest rows of another table (or of this one) for every row: see `lake.knn_join`."""
         return join.knn_join(self, right, k, **options)
+
+    def dedup(self, *, within: float, **options: Any) -> analytics.DedupReport:
+        """Find exact and near duplicates, and keep one row of each group; see `lake.dedup`."""
+        return analytics.dedup(self, within=within, **options)
 
     def versions(self, limit: int | None = None) -> list[history.Version]:
         """Return the retained versions, newest first."""

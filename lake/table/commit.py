@@ -93,7 +93,7 @@ def commit(  # noqa: C901  one attempt, top to bottom; cut up, the protocol coul
     since : int
         The caller has looked for the id up to this version (`earlier`).
     properties : mapping, optional
-        More to remember in the transaction.
+        More to remember in the transaction; `plan` may fill it in.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def commit(  # noqa: C901  one attempt, top to bottom; cut up, the protocol coul
     head = open_head(location, branch)
     if (done := earlier(head, location, branch, commit_id, since)) is not None:
         return done
-    writer = _Writer(location, branch, verb, commit_id or uuid.uuid4().hex, dict(properties or {}))
+    writer = _Writer(location, branch, verb, commit_id or uuid.uuid4().hex, {} if properties is None else properties)
     conflict: CommitConflictError | None = None
     failures = 0
     for attempt in range(_RETRIES):
@@ -286,7 +286,7 @@ class _Writer:
     branch: str | None
     verb: str
     commit_id: str
-    properties: dict[str, str]
+    properties: Mapping[str, str]
 
     def put(self, head: lance.LanceDataset, operation: Operation) -> Commit:
         """Try once. Lance's own retries are off: it would not look for our id in between."""

@@ -19,6 +19,7 @@ FLOORS = [
     {"table"},
     {"index"},
     {"search", "etl", "join"},
+    {"analytics"},
     {"anatomy"},
     {"handle", "catalog", "sample"},
     {"job"},
