@@ -9,7 +9,7 @@ from dataclasses import replace
 from lake.analytics.near import Search
 from lake.analytics.report import DedupReport
 from lake.analytics.work import Asked, Work
-from lake.errors import InvalidInput
+from lake.errors import InvalidInput, LakeError
 from lake.join.api import HasSnapshot
 from lake.run import Callback, Executor, LocalExecutor
 from lake.run.task import check_name
@@ -75,8 +75,9 @@ def dedup(
     Raises
     ------
     InvalidInput
-        A rule, a column or a radius that makes no sense; NaN; a zero vector under cosine; a job of that id did
-        something else.
+        A rule, a column or a radius that makes no sense; a job of that id did something else.
+    TaskFailed
+        NaN or infinity in a vector; a zero vector under cosine.
     AlreadyExists
         There is a table of the name `into`.
     NotSupported
@@ -95,7 +96,12 @@ def dedup(
     if report is not None and not deletes:
         return replace(report, seconds=time.monotonic() - started, repeated=True)
     if report is None:
-        report = replace(work.find(search), seconds=time.monotonic() - started)
+        try:
+            report = replace(work.find(search), seconds=time.monotonic() - started)
+        except LakeError:
+            if job_id is None:  # nobody can go on with it
+                work.clear(all_of_it=True, deleted=False)
+            raise
         work.finish(report)
     if deletes:
         report = replace(work.delete(report), seconds=time.monotonic() - started)

@@ -39,7 +39,7 @@ def order(keep: str, schema: Schema) -> list[tuple[str, str]] | None:
     columns += [(name, "ascending") for name in schema.key if name not in dict(columns)]
     arrow = schema.to_arrow()
     try:
-        _sorted(pa.table([pa.nulls(0, arrow.field(name).type) for name, _ in columns], _names(columns)), columns, [])
+        _sorted(pa.table([pa.nulls(2, arrow.field(name).type) for name, _ in columns], _names(columns)), columns, [])
     except (pa.ArrowException, TypeError) as error:
         raise InvalidInput(f"keep={keep!r}: rows have no order by {', '.join(dict(columns))}: {error}") from error
     return columns
@@ -71,5 +71,5 @@ def _sorted(table: pa.Table, columns: list[tuple[str, str]], first: list[str]) -
     keys = [(name, "ascending") for name in first]
     keys += [(name, way) for name, (_, way) in zip(_names(columns), columns, strict=True)]
     keys += [("id", "ascending")] if first else []
-    found: Ids = pc.sort_indices(table, sort_keys=keys, null_placement="at_end").to_numpy().astype(np.int64)
+    found: Ids = pc.sort_indices(table, sort_keys=keys).to_numpy().astype(np.int64)
     return found

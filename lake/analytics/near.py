@@ -26,7 +26,7 @@ from lake.join.side import ROW_ID, Side, take
 from lake.run import Callback, Executor
 from lake.schema import Column, Schema
 from lake.storage import Files, Location
-from lake.table.snapshot import Snapshot, drop, open_head
+from lake.table.snapshot import Snapshot, open_head
 from lake.table.write import create_table
 
 Ids = NDArray[np.int64]
@@ -157,8 +157,11 @@ def _join(side: Side, search: Search, number: int, *conditions: str) -> dict[str
     if files.exists("told.json"):
         told: dict[str, Any] = json.loads(files.read("told.json"))
         return told
-    if any(name.startswith("pairs.lance/_versions/") for name in files.names()):  # done, and what it told was lost
-        drop(target)
+    names = sorted(files.names())
+    if any(name.startswith("pairs.lance/_versions/") for name in names):  # done, and what it told was lost
+        for name in names:  # in this order: receipts go before the files that they name
+            if name.startswith(("join/", "pairs.lance/")):
+                files.delete(name)
     plan, parsed = plan_round(side, search, *conditions)
     report = knn.join(
         plan,

@@ -91,11 +91,13 @@ class Work:
             raise InvalidInput(
                 f"job {job!r} was begun with other parameters: finish it as it was, or choose another id"
             )
-        begun = Snapshot(snapshot.location, known["version"], snapshot.branch, datetime.fromisoformat(known["time"]))
+        gone = f"job {job!r} read version {known['version']} of {snapshot.location.uri}, which is gone: choose an id"
         try:
-            _ = begun.dataset
+            begun = Snapshot(snapshot.location, known["version"], snapshot.branch)
         except NotFound as error:
-            raise NotFound(f"job {job!r} read a version that is gone; begin a job of another id: {error}") from error
+            raise NotFound(gone) from error
+        if begun.time != datetime.fromisoformat(known["time"]):  # the table was dropped and made anew
+            raise NotFound(gone)
         return cls(job, folder, begun, asked)
 
     @property

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
+from lake.analytics import DedupReport, dedup
 from lake.catalog import Lake, connect
 from lake.errors import LakeError
 from lake.etl import Load, LoadReport, load
@@ -175,9 +176,42 @@ class Compact(Common):
         return compacted, expiry
 
 
-Job = Etl | BuildIndex | Compact
-KINDS: dict[str, type[Etl | BuildIndex | Compact]] = {
+class Dedup(Common):
+    """Find near duplicates, and keep one row of each group; see `lake.dedup`.
+
+    Parameters
+    ----------
+    table : str
+    within, k, column, where, keep, metric, recall, memory, into, delete, dry_run
+        As `lake.dedup` takes them.
+    """
+
+    job: Literal["dedup"]
+    table: str
+    within: float
+    k: int = 10
+    column: str | None = None
+    where: str | None = None
+    keep: str = "first"
+    metric: str | None = None
+    recall: float = 0.95
+    memory: int | str = "1GiB"
+    into: str | None = None
+    delete: bool = False
+    dry_run: bool = True
+
+    def run(self, run: Run) -> DedupReport:
+        """Do it."""
+        asked = {name: getattr(self, name) for name in Dedup.model_fields if name not in Common.model_fields}
+        table = self.open().open_table(self.table)
+        del asked["job"], asked["table"]
+        return dedup(table, **asked, executor=run.engine, job_id=run.job_id, on_event=run.on_event)
+
+
+Job = Etl | BuildIndex | Compact | Dedup
+KINDS: dict[str, type[Etl | BuildIndex | Compact | Dedup]] = {
     "etl": Etl,
     "build_index": BuildIndex,
     "compact": Compact,
+    "dedup": Dedup,
 }
