@@ -21,10 +21,30 @@ from tests.support.spark import spark, spark_cluster, spark_connect
 
 __all__ = ["on_ray", "ray_cluster", "spark", "spark_cluster", "spark_connect"]
 
+pytest.register_assert_rewrite("tests.unit.run.executor_suite")
+
 # A change is judged by the same examples each time; `make fuzz` draws new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new", derandomize=False, print_blob=True)
 settings.load_profile("same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each engine's tests to one process, so that its clusters are started once; the longest come first."""
+    groups = {item: _group(item) for item in items}
+    items.sort(key=lambda item: ("spark", "ray", groups[item]).index(groups[item]))
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+        if group in {"spark", "ray"}:  # on a busy machine, waits of the engines' own run out ("failed to connect back")
+            item.add_marker(pytest.mark.flaky(reruns=2))
+
+
+def _group(item: pytest.Item) -> str:
+    names = {*getattr(item, "fixturenames", ()), item.path.stem, item.name}
+    for engine in ("spark", "ray"):
+        if any(engine in name.split("_") or f"[{engine}" in name for name in names):
+            return engine
+    return str(item.path)
 
 
 @pytest.fixture(scope="session")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import uuid
-import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lake.errors import InvalidInput
+from lake.errors import InvalidInput, StorageError
 from lake.join import knn
 from lake.join.result import JoinResult
-from lake.run import Callback, Executor, LocalExecutor
+from lake.run import Callback, Executor, LocalExecutor, resolve
 from lake.run.task import check_name
 from lake.schema import Column, Embedding, Schema
-from lake.storage import Location, table_name
+from lake.storage import Files, Location, table_name
 from lake.table import write
-from lake.table.snapshot import Snapshot, open_head
+from lake.table.snapshot import Snapshot, drop, open_head
 
 _MATRIX = 2
 
@@ -116,78 +117,112 @@ def knn_join(
     MemoryExceeded
         `memory` is too little for any join of these tables.
     """
-    places: list[Location] = [_place(side) for side in (left, right) if isinstance(side, HasSnapshot | Snapshot)]
-    with_root = places[0] if places else None
-    if into is not None and with_root is None:
+    for name, given in (("left_columns", left_columns), ("right_columns", right_columns), ("on", on)):
+        if isinstance(given, str):
+            raise InvalidInput(f"{name}={given!r}: give a list")
+    places = [_place(side) for side in (left, right) if isinstance(side, HasSnapshot | Snapshot)]
+    if into is not None and not places:
         raise InvalidInput("into= names a table beside the left one, and both sides are arrays; leave it out")
-    keeper, root = _scratch(with_root)
-    sides = [_snapshot(side, root, name) for side, name in ((left, "left"), (right, "right"))]
-    a = knn.side(sides[0], left_column, left_where, left_columns, "left")
-    b = knn.side(sides[1], right_column, right_where, right_columns, "right")
-    workers = getattr(executor, "workers", None) or LocalExecutor().workers
-    plan, conditions = knn.plan_join(
-        a,
-        b,
-        k,
-        metric=metric,
-        within=within,
-        on=on,
-        recall=recall,
-        nprobe=nprobe,
-        memory=memory,
-        workers=workers,
-    )
-    if dry_run:
-        return knn.forecast(plan)
-    same = (a.snapshot.location.uri, a.snapshot.branch) == (b.snapshot.location.uri, b.snapshot.branch)
-    job = f"join-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
-    scratch = root.join("_jobs", job, "rows.lance") if into is None else None
-    target = scratch or root.join(f"{table_name(str(into))}.lance")
-    report = knn.join(
-        plan,
-        conditions,
-        target,
-        apart=same if apart is None else apart,
-        job=job,
-        folder=root.join("_jobs", job, "join"),
-        executor=executor,
-        on_event=on_event,
-    )
-    result = JoinResult(Snapshot.of(open_head(target), target, None), report, scratch)
-    if keeper is not None:
-        weakref.finalize(result, keeper.cleanup)
-    return result
+    engine = LocalExecutor() if executor == "local" else resolve(executor)
+    with ExitStack() as stack:
+        root = places[0] if places else Location.of(stack.enter_context(_folder()))
+        sides = [_snapshot(side, root, name, stack) for side, name in ((left, "left"), (right, "right"))]
+        a = knn.side(sides[0], left_column, left_where, left_columns, "left")
+        b = knn.side(sides[1], right_column, right_where, right_columns, "right")
+        same = (a.snapshot.location.uri, a.snapshot.branch) == (b.snapshot.location.uri, b.snapshot.branch)
+        if apart and not same:
+            raise InvalidInput("apart=True leaves out each row itself, and the sides are different tables")
+        plan, conditions = knn.plan_join(
+            a,
+            b,
+            _whole(k),
+            metric=metric,
+            within=_bound(within),
+            on=on,
+            recall=recall,
+            nprobe=None if nprobe is None else _whole(nprobe),
+            memory=memory,
+            workers=getattr(engine, "workers", 1),
+        )
+        if dry_run:
+            return knn.forecast(plan)
+        job = f"join-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+        work = root.join("_jobs", job)
+        if job_id is None:  # nobody can take it up again
+            stack.callback(_clear, work.join("join"))
+        scratch = work.join("rows.lance") if into is None else None
+        target = scratch or root.join(f"{table_name(str(into))}.lance")
+        report = knn.join(
+            plan,
+            conditions,
+            target,
+            apart=same if apart is None else apart,
+            job=job,
+            folder=work.join("join"),
+            executor="local" if executor == "local" else engine,
+            on_event=on_event,
+        )
+        keeper = stack.pop_all() if not places and scratch is not None else None
+        return JoinResult(Snapshot.of(open_head(target), target, None), report, scratch, keeper)
+
+
+def _whole(number: Any) -> int:
+    """Take numpy's whole numbers too; `check` refuses what is none."""
+    return int(number) if isinstance(number, np.integer) else number
+
+
+def _bound(within: Any) -> float | None:
+    if within is None:
+        return None
+    if isinstance(within, bool | str) or not float(within) == float(within):
+        raise InvalidInput(f"within={within!r}: give a distance")
+    return float(within)
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """Keep a folder of this machine's while arrays are joined, and their result is in use."""
+    folder = tempfile.mkdtemp(prefix="lake-join-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(folder: Location) -> None:
+    with suppress(StorageError):
+        for name in list(Files(folder).names()):
+            Files(folder).delete(name)
 
 
 def _place(side: HasSnapshot | Snapshot) -> Location:
-    """Return the lake that a table lies in."""
+    """Return the lake that a table lies in, or that a join of its tables has left its rows in."""
     location = (side if isinstance(side, Snapshot) else side.snapshot()).location
-    return Location(location.uri.rpartition("/")[0], location.options)
+    return Location(
+        location.uri.partition("/_jobs/")[0].removesuffix("/" + location.uri.rpartition("/")[2]), location.options
+    )
 
 
-def _scratch(root: Location | None) -> tuple[tempfile.TemporaryDirectory[str] | None, Location]:
-    if root is not None:
-        return None, root
-    keeper = tempfile.TemporaryDirectory(prefix="lake-join-")
-    return keeper, Location.of(keeper.name)
-
-
-def _snapshot(given: Rows, root: Location, name: str) -> Snapshot:
+def _snapshot(given: Rows, root: Location, name: str, stack: ExitStack) -> Snapshot:
+    """Pin a table; an array becomes one, for as long as the join runs."""
     if isinstance(given, Snapshot):
         return given
     if isinstance(given, HasSnapshot):
         return given.snapshot()
-    try:
-        matrix = np.asarray(given, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"{name}: give a table, a snapshot, or an array of numbers, not {type(given).__name__}"
-        ) from error
+    if isinstance(given, pa.ChunkedArray):
+        given = given.combine_chunks()
+    if isinstance(given, pa.FixedSizeListArray) and not given.null_count:
+        given = given.flatten().to_numpy(zero_copy_only=False).reshape(len(given), -1)
+    matrix = np.asarray(given)
+    if matrix.dtype.kind not in "iuf":
+        raise InvalidInput(f"{name}: give a table, a snapshot, or an array of numbers, not {type(given).__name__}")
     if matrix.ndim != _MATRIX or not matrix.size:
         raise InvalidInput(f"{name}: the array has the shape {matrix.shape}; give (rows, dimension)")
     dimension = matrix.shape[1]
     place = root.join("_jobs", f"{name}-{uuid.uuid4().hex}.lance")
     schema = Schema([Column("row", pa.int64()), Column("vector", Embedding(dimension))], key="row")
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), dimension)
+    flat = np.ascontiguousarray(matrix, np.float32).reshape(-1)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), dimension)
     write.create_table(place, schema, pa.table({"row": pa.array(np.arange(len(matrix))), "vector": vectors}))
+    stack.callback(drop, place)
     return Snapshot.of(open_head(place), place, None)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from lake.errors import InvalidInput
@@ -143,13 +144,35 @@ def _ranks(
     condition: Condition, left: pa.ChunkedArray, right: pa.ChunkedArray
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rank the values of two columns in their common order; none of them is null."""
+    pair = f"left.{condition.left} {condition.operator} right.{condition.right}"
+    kind = _common(left.type, right.type)
+    if kind is None:
+        raise InvalidInput(f"on={pair!r}: {left.type} and {right.type} do not compare")
     try:
-        both = pa.chunked_array([*left.chunks, *right.cast(left.type).chunks], left.type)
+        both = pa.chunked_array([*left.cast(kind).chunks, *right.cast(kind).chunks], kind)
         ranks = pc.rank(both, sort_keys="ascending", tiebreaker="dense").to_numpy().astype(np.int64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        pair = f"left.{condition.left} {condition.operator} right.{condition.right}"
-        raise InvalidInput(f"on={pair!r}: {left.type} and {right.type} do not compare") from error
+        raise InvalidInput(f"on={pair!r}: {left.type} and {right.type} do not compare: {error}") from error
     return ranks[: len(left)], ranks[len(left) :]
+
+
+def _common(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """Choose a type in which values of two types compare as they are."""
+    left, right = (t.value_type if pt.is_dictionary(t) else t for t in (left, right))
+    if left == right:
+        return left
+    both = left, right
+    if all(pt.is_integer(t) for t in both):
+        return pa.int64()
+    if all(pt.is_integer(t) or pt.is_floating(t) for t in both):
+        return pa.float64()
+    if all(pt.is_integer(t) or pt.is_decimal(t) for t in both):
+        return pa.decimal256(76, max(t.scale if pt.is_decimal(t) else 0 for t in both))
+    if all(pt.is_string(t) or pt.is_large_string(t) for t in both):
+        return pa.large_string()
+    if all(pt.is_timestamp(t) for t in both) and (left.tz is None) == (right.tz is None):
+        return pa.timestamp("us", left.tz)
+    return None
 
 
 def _load(folder: Location, side: str) -> Values:

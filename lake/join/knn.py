@@ -15,7 +15,7 @@ from lake.join.conditions import Condition, parse
 from lake.join.plan import Plan, check, choose
 from lake.join.report import Forecast, JoinReport
 from lake.join.run import Job
-from lake.join.side import ROW_ID, Side
+from lake.join.side import ROW_ID, Side, named
 from lake.run import Callback, Executor, listening
 from lake.schema import Column, Schema
 from lake.storage import Files, Location
@@ -62,13 +62,26 @@ def plan_join(
     for condition in conditions:
         left.snapshot.schema.column(condition.left)
         right.snapshot.schema.column(condition.right)
-    # A null fulfils no condition, so such rows take no part.
+    # Neither null nor NaN fulfils a condition, so such rows take no part.
     left = _known(left, [c.left for c in conditions])
     right = _known(right, [c.right for c in conditions])
     left_rows, right_rows = left.fragments(), right.fragments()
     source = choose(sum(left_rows.values()), right, right_rows, chosen, target, given=nprobe)
     plan = Plan(
-        left, right, k, chosen, within, target, nprobe, source, left_rows, right_rows, parse_bytes(memory), workers
+        left,
+        right,
+        k,
+        chosen,
+        within,
+        target,
+        nprobe,
+        source,
+        left_rows,
+        right_rows,
+        parse_bytes(memory),
+        workers,
+        left.payload_bytes(),
+        len(conditions),
     )
     return plan, conditions
 
@@ -77,6 +90,8 @@ def _known(side: Side, columns: Sequence[str]) -> Side:
     where = side.where
     for name in dict.fromkeys(columns):
         where = both(where, f"{quote(name)} IS NOT NULL")
+        if pa.types.is_floating(side.snapshot.schema.column(name).type):
+            where = both(where, f"NOT isnan({quote(name)})")
     return replace(side, where=where)
 
 
@@ -104,7 +119,7 @@ def result_schema(plan: Plan) -> Schema:
     for prefix, one in (("left_", plan.left), ("right_", plan.right)):
         for name in one.named:
             if name == ROW_ID:
-                columns.append(Column(prefix + name, pa.int64()))
+                columns.append(Column(named(prefix, name), pa.int64()))
                 continue
             known = one.snapshot.schema.column(name)
             embedding = known.embedding and replace(known.embedding, of=None)
@@ -119,7 +134,7 @@ def result_schema(plan: Plan) -> Schema:
                 )
             )
     columns += [Column("rank", pa.int32()), Column("distance", pa.float32())]
-    keys = [f"left_{name}" for name in plan.left.key] + [f"right_{name}" for name in plan.right.key]
+    keys = [named("left_", name) for name in plan.left.key] + [named("right_", name) for name in plan.right.key]
     return Schema(columns, key=keys)
 
 

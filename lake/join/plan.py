@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lake.errors import InvalidInput, MemoryExceeded
-from lake.index.segments import BuiltIndex, Segment, built_indexes, segment_folder
-from lake.index.stale import holds_removed_rows
+from lake.index.segments import BuiltIndex, built_indexes, segment_folder
+from lake.index.vectors import estimate
 from lake.join.kernel import METRICS
+from lake.join.runs import partitions_of
 from lake.join.side import Side
+from lake.storage import Location
 
 MOST_NEIGHBOURS = 1000
 _BASE_BYTES = 420 << 20  # the interpreter, its libraries, and what Lance holds while it reads and writes
@@ -67,6 +69,10 @@ class Plan:
     memory : int
         Bytes that each worker may hold.
     workers : int
+    payload_bytes : int
+        Of one row of the left side, besides its vector.
+    conditions : int
+        Comparisons of each pair.
     """
 
     left: Side
@@ -81,6 +87,8 @@ class Plan:
     right_rows: Mapping[int, int] = field(hash=False)
     memory: int = 1 << 30
     workers: int = 1
+    payload_bytes: int = 0
+    conditions: int = 0
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -119,7 +127,8 @@ class Plan:
         """Rows of the left side that one task holds: all workers busy, and as much as memory allows."""
         left = self.rows[0]
         shared = max(_LEAST_ROWS, -(-left // self.workers))
-        return min(shared, self._fit(2 * 4 * self.left.dimension + 24 * self.k + 24 * (self.probes or 64) + 64))
+        vectors, found, routes = 2 * 4 * self.left.dimension, 24 * self.k, 24 * (self.probes or 64)
+        return min(shared, self._fit(vectors + found + routes + 2 * self.payload_bytes + 64))
 
     @property
     def sort_rows(self) -> int:
@@ -129,10 +138,13 @@ class Plan:
         return min(shared, self._fit(4 * 4 * self.left.dimension + 64))
 
     def _fit(self, row_bytes: int) -> int:
-        index = 4 * self.left.dimension * self.source.partitions * 2
-        room = self.memory - _BASE_BYTES - index
+        centroids = 4 * self.left.dimension * self.source.partitions * 2
+        left, right = self.rows
+        checks = 8 * (self.conditions + 1) * (left + right) if self.conditions else 0
+        fixed = _BASE_BYTES + centroids + checks + (8 * right if self.source.how == "index" else 0)
+        room = self.memory - fixed
         if room < _LEAST_ROWS * row_bytes:
-            least = _BASE_BYTES + index + _LEAST_ROWS * row_bytes
+            least = fixed + _LEAST_ROWS * row_bytes
             raise MemoryExceeded(f"a join of these tables needs memory={least:,} bytes at least, not {self.memory:,}")
         return room // row_bytes
 
@@ -146,6 +158,9 @@ def check(left: Side, right: Side, *, k: int, metric: str, recall: float | None,
     """
     for side in (left, right):
         side.check()
+    for name, number in (("k", k), ("nprobe", probes)):
+        if number is not None and type(number) is not int:
+            raise InvalidInput(f"{name}={number!r}: give a whole number")
     if left.dimension != right.dimension:
         raise InvalidInput(
             f"the left column {left.column!r} has {left.dimension} dimensions, the right one {right.column!r} "
@@ -176,13 +191,15 @@ def choose(
     rows = sum(right_rows.values())
     if recall == 1:
         return Source("all", why="recall=1.0: every row meets every row")
+    if not rows or not left_rows or not estimate(right.snapshot.dataset, right.column):
+        return Source("all", why="one side has no vectors")
     if given is None and (left_rows <= _FEW or rows <= _FEW):
         return Source("all", why="so few rows that partitions would not pay")
     indexes = [
         i for i in built_indexes(right.snapshot.dataset).values() if i.column == right.column and i.metric == metric
     ]
     for index in indexes:
-        if index.kind == _FLAT:
+        if index.kind == _FLAT and _of_one_model(right, index):
             loose = uncovered(index, right_rows)
             partitions = len(right.snapshot.dataset.get_ivf_model(index.name).centroids)
             why = f"index {index.name} holds the vectors in the order of its partitions"
@@ -205,19 +222,17 @@ def uncovered(index: BuiltIndex, rows: Mapping[int, int]) -> dict[int, int]:
     return {fragment: held for fragment, held in rows.items() if fragment not in covered}
 
 
-def needs_mask(right: Side, segment: Segment, conditioned: bool) -> bool:  # noqa: FBT001
-    """Tell whether a segment may hold rows that are not to be found: deleted, moved, or filtered out."""
-    there = {f.fragment_id: f.metadata.num_deletions for f in right.snapshot.dataset.get_fragments()}
-    if right.where or conditioned or any(there.get(fragment, 1) for fragment in segment.fragments):
-        return True
-    return holds_removed_rows(right.snapshot, segment.fragments, segment.version)
+def _of_one_model(right: Side, index: BuiltIndex) -> bool:
+    """Tell whether all segments have as many partitions: others than the lake may train each segment by itself."""
+    files = [segment_file(right, segment.id) for segment in index.segments]
+    return len({partitions_of(file) for file in files}) == 1
 
 
-def segment_file(right: Side, uuid: str) -> str:
+def segment_file(right: Side, uuid: str) -> Location:
     """Find the file of a segment that holds row ids and vectors."""
     described = right.snapshot.dataset.describe_indices()
     base = next((s.base_id for d in described for s in d.segments if str(s.uuid) == uuid), None)
-    return f"{segment_folder(right.snapshot, uuid, base).uri}/auxiliary.idx"
+    return segment_folder(right.snapshot, uuid, base).join("auxiliary.idx")
 
 
 def best_partitions(left: int, right: int) -> int:

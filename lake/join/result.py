@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +26,8 @@ class JoinResult:
     report : JoinReport
     scratch : Location or None
         The table, if it goes with this object.
+    keeper : ExitStack or None
+        What else does.
 
     Attributes
     ----------
@@ -33,10 +35,12 @@ class JoinResult:
         What was done: recall measured, partitions, pairs compared, seconds by stage.
     """
 
-    def __init__(self, snapshot: Snapshot, report: JoinReport, scratch: Location | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, report: JoinReport, scratch: Location | None, keeper: ExitStack | None = None
+    ) -> None:
         self._snapshot = snapshot
         self.report = report
-        self._end = weakref.finalize(self, _drop, scratch)
+        self._end = weakref.finalize(self, _end, scratch, keeper)
 
     def snapshot(self) -> Snapshot:
         """Return the rows as a snapshot: it can be a side of another join."""
@@ -69,7 +73,9 @@ class JoinResult:
         return f"<JoinResult {self.report}>"
 
 
-def _drop(scratch: Location | None) -> None:
-    if scratch is not None:
-        with suppress(LakeError):  # at the end of a program nothing can be done about it
+def _end(scratch: Location | None, keeper: ExitStack | None) -> None:
+    with suppress(LakeError):  # at the end of a program nothing can be done about it
+        if scratch is not None:
             drop(scratch)
+        if keeper is not None:
+            keeper.close()

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from lance.fragment import FragmentMetadata
 
+from lake.errors import InvalidInput, TaskFailed
 from lake.index.model import read_model
 from lake.index.spec import IndexSpec
 from lake.index.train import train
 from lake.join.conditions import Condition, Conditions, number
 from lake.join.kernel import Ids
-from lake.join.plan import Plan, needs_mask, segment_file
+from lake.join.plan import Plan, segment_file
 from lake.join.recall import SAMPLE, Compare, Recall, Truth, learn, sampled
 from lake.join.report import JoinReport
 from lake.join.runs import Run, save
@@ -69,8 +70,12 @@ class Job:
         plan = self.plan
         seconds: dict[str, float] = {}
         with ExitStack() as stack:
-            for side in {plan.left.snapshot: plan.left, plan.right.snapshot: plan.right}.values():
-                stack.enter_context(pins.pin(side.snapshot, job=f"{self.job}-{side.snapshot.version}"))
+            self.ledger()  # refuses a job of the same id that does something else
+            for which, side in {
+                plan.left.snapshot: ("left", plan.left),
+                plan.right.snapshot: ("right", plan.right),
+            }.values():
+                stack.enter_context(pins.pin(side.snapshot, job=f"{self.job}-{which}"))
             workers = stack.enter_context(self._executor())
             conditions = number(plan.left, plan.right, self.conditions, self.folder, apart=self.apart)
             centroids: Centroids | None = None
@@ -163,17 +168,15 @@ class Job:
         plan, right = self.plan, self.plan.right
         runs: list[Run] = []
         if plan.source.how == "index" and plan.source.index is not None:
-            for segment in plan.source.index.segments:
-                live = (
-                    self._live(segment.fragments, segment.id)
-                    if needs_mask(right, segment, bool(self.conditions))
-                    else None
-                )
-                runs.append(Run(segment_file(right, segment.id), "flat", live))
+            # Whatever became of its rows since: what is alive where it indexed them, and passes the filter.
+            runs += [
+                Run(segment_file(right, segment.id), "flat", self._live(segment.fragments, segment.id))
+                for segment in plan.source.index.segments
+            ]
         blocks = spans(dict(plan.source.loose), plan.sort_rows) if plan.source.loose else []
         tasks = [SortRows(right, block, plan.metric, centroids, at) for at, block in enumerate(blocks)]
         found = self._stage(workers, "sort", tasks, self.ledger())
-        return (*runs, *(Run(self.folder.join(r.value).uri, "vector") for r in sorted(found, key=lambda r: r.key)))
+        return (*runs, *(Run(self.folder.join(r.value), "vector") for r in sorted(found, key=lambda r: r.key)))
 
     def _live(self, fragments: frozenset[int], segment: str) -> str:
         """Note which rows of a segment are to be found: alive, where it indexed them, and passing the filter."""
@@ -233,7 +236,12 @@ class Job:
     def _stage(self, executor: Executor, name: str, tasks: Sequence[Any], ledger: Ledger[Any]) -> list[TaskResult[Any]]:
         if not tasks:
             return []
-        return list(run_stage(executor, Stage(name, tasks, self.plan.memory), ledger, self.on_event))
+        try:
+            return list(run_stage(executor, Stage(name, tasks, self.plan.memory), ledger, self.on_event))
+        except TaskFailed as error:
+            if isinstance(error.__cause__, InvalidInput):  # the caller's data, whoever came upon it
+                raise error.__cause__ from error
+            raise
 
     @contextmanager
     def _executor(self) -> Iterator[Executor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -31,14 +31,14 @@ class Run:
 
     Parameters
     ----------
-    uri : str
+    file : Location
     column : str
         The vectors; beside them stands ``_rowid``.
     live : str or None
         A file in the job's folder with the sorted ids of the rows that count; all do if ``None``.
     """
 
-    uri: str
+    file: Location
     column: str
     live: str | None = None
 
@@ -56,14 +56,19 @@ def load(folder: Location, name: str) -> NDArray[Any]:
     return array
 
 
-def write_run(uri: str, options: Mapping[str, str], ids: Ids, vectors: Floats, lengths: NDArray[np.int64]) -> None:
+def write_run(file: Location, ids: Ids, vectors: Floats, lengths: NDArray[np.int64]) -> None:
     """Write sorted rows, with the number of rows of each partition in the file's own schema."""
     held = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     batch = pa.record_batch({"_rowid": pa.array(ids.astype(np.uint64)), "vector": held})
     encoded = base64.b64encode(lengths.astype("<i8").tobytes())
     schema = batch.schema.with_metadata({_LENGTHS: encoded})
-    with LanceFileWriter(uri, schema, storage_options=dict(options) or None) as writer:
+    with LanceFileWriter(file.uri, schema, storage_options=dict(file.options) or None) as writer:
         writer.write_batch(batch.cast(schema))
+
+
+def partitions_of(file: Location) -> int:
+    """Count the partitions of a run."""
+    return len(_lengths(_reader(file, None), file.uri))
 
 
 class Partitions:
@@ -71,9 +76,9 @@ class Partitions:
 
     Parameters
     ----------
-    runs : list of Run
+    runs : sequence of Run
     folder : Location
-        The job's, whose options reach the runs too.
+        The job's, where it is noted which rows are live.
     normalise : bool
         Give vectors the length one.
     """
@@ -81,13 +86,15 @@ class Partitions:
     def __init__(self, runs: Sequence[Run], folder: Location, *, normalise: bool) -> None:
         self._runs = runs
         self._normalise = normalise
-        self._readers = [
-            LanceFileReader(run.uri, storage_options=dict(folder.options) or None, columns=["_rowid", run.column])
-            for run in runs
-        ]
-        self.lengths = np.stack([_lengths(reader, run.uri) for run, reader in zip(runs, self._readers, strict=True)])
+        self._readers = [_reader(run.file, ["_rowid", run.column]) for run in runs]
+        self.lengths = np.stack(
+            [_lengths(reader, run.file.uri) for run, reader in zip(runs, self._readers, strict=True)]
+        )
         self._starts = np.cumsum(self.lengths, axis=1) - self.lengths
         self._live = [None if run.live is None else load(folder, run.live) for run in runs]
+        kind = self._readers[0].metadata().schema.field(runs[0].column).type
+        self._dimension = int(kind.list_size)
+        self._most_rows = max(1, _GROUP_BYTES // (4 * self._dimension))
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -96,69 +103,71 @@ class Partitions:
         return held
 
     def read(self, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Ids, Floats]]:
-        """Yield ``(partition, row ids, vectors)`` of partitions, given in ascending order."""
+        """Yield ``(partition, row ids, vectors)`` of partitions, given in ascending order; large ones in pieces."""
         with ThreadPoolExecutor(1) as ahead:
-            following: Future[Any] | None = None
+            following: Future[list[tuple[int, Ids, Floats]]] | None = None
             for group in self._groups(wanted):
-                loading, following = following, ahead.submit(self._load, group)
+                loading, following = following, ahead.submit(self._load, *group)
                 if loading is not None:
                     yield from loading.result()
             if following is not None:
                 yield from following.result()
 
-    def _groups(self, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Group neighbours, which one read of each run gets."""
-        if not len(wanted):
-            return
-        limit = max(1, _GROUP_BYTES // (4 * self._dimension))
-        rows, start = self.rows, 0
-        held = rows[wanted[0]]
-        for at in range(1, len(wanted)):
-            held += rows[wanted[at]]
-            if wanted[at] != wanted[at - 1] + 1 or held > limit:
-                yield wanted[start:at]
-                start, held = at, rows[wanted[at]]
-        yield wanted[start:]
+    def _groups(self, wanted: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int, int]]:
+        """Group neighbours, which one read of each run gets; yield ``(partitions, piece, pieces)``."""
+        rows, start, held = self.rows, 0, 0
+        for at, partition in enumerate(wanted):
+            apart = at > start and (partition != wanted[at - 1] + 1 or held + rows[partition] > self._most_rows)
+            if apart:
+                yield from self._cut(wanted[start:at], held)
+                start, held = at, 0
+            held += int(rows[partition])
+        if len(wanted):
+            yield from self._cut(wanted[start:], held)
 
-    @property
-    def _dimension(self) -> int:
-        schema = self._readers[0].metadata().schema
-        return int(schema.field(self._runs[0].column).type.list_size)
+    def _cut(self, group: NDArray[np.int64], rows: int) -> Iterator[tuple[NDArray[np.int64], int, int]]:
+        pieces = -(-rows // self._most_rows) if len(group) == 1 else 1
+        yield from ((group, piece, pieces) for piece in range(max(1, pieces)))
 
-    def _load(self, group: NDArray[np.int64]) -> list[tuple[int, Ids, Floats]]:
-        pieces = [self._piece(run, group) for run in range(len(self._runs))]
+    def _load(self, group: NDArray[np.int64], piece: int, pieces: int) -> list[tuple[int, Ids, Floats]]:
+        parts = [self._part(run, group, piece, pieces) for run in range(len(self._runs))]
         found = []
         for at, partition in enumerate(group):
-            ids = [piece[0][at] for piece in pieces]
-            vectors = [piece[1][at] for piece in pieces]
-            single = len(pieces) == 1
+            ids = [part[0][at] for part in parts]
+            vectors = [part[1][at] for part in parts]
+            whole = len(parts) == 1
             found.append(
                 (
                     int(partition),
-                    ids[0] if single else np.concatenate(ids),
-                    vectors[0] if single else np.concatenate(vectors),
+                    ids[0] if whole else np.concatenate(ids),
+                    vectors[0] if whole else np.concatenate(vectors),
                 )
             )
         return found
 
-    def _piece(self, run: int, group: NDArray[np.int64]) -> tuple[list[Ids], list[Floats]]:
+    def _part(self, run: int, group: NDArray[np.int64], piece: int, pieces: int) -> tuple[list[Ids], list[Floats]]:
         """Read the rows of a group out of one run, a list entry for each partition."""
-        start, lengths = int(self._starts[run, group[0]]), self.lengths[run, group]
-        count = int(lengths.sum())
+        lengths = self.lengths[run, group]
+        first, last = (int(lengths.sum()) * edge // pieces for edge in (piece, piece + 1))
+        count = last - first
         if not count:
             return [np.empty(0, np.int64)] * len(group), [np.empty((0, self._dimension), np.float32)] * len(group)
+        start = int(self._starts[run, group[0]]) + first
         table = self._readers[run].read_range(start, count, batch_size=count).to_table()
         ids: Ids = table["_rowid"].to_numpy().astype(np.int64, copy=False)
         held = table[self._runs[run].column].combine_chunks()
         vectors: Floats = held.flatten().to_numpy().astype(np.float32, copy=False).reshape(count, -1)
         if self._normalise:
             vectors = unit(vectors)
-        ends = np.cumsum(lengths)
-        if (live := self._live[run]) is not None:
-            kept = among(live, ids)
+        ends = np.cumsum(lengths) if pieces == 1 else np.array([count])
+        if (live := self._live[run]) is not None and not (kept := among(live, ids)).all():
             ids, vectors = ids[kept], vectors[kept]
             ends = np.concatenate([[0], np.cumsum(kept)])[ends]
         return np.split(ids, ends[:-1]), np.split(vectors, ends[:-1])
+
+
+def _reader(file: Location, columns: list[str] | None) -> LanceFileReader:
+    return LanceFileReader(file.uri, storage_options=dict(file.options) or None, columns=columns)
 
 
 def among(known: Ids, ids: Ids) -> NDArray[np.bool_]:

@@ -12,12 +12,16 @@ import pyarrow as pa
 from lake.errors import InvalidInput
 from lake.index.kmeans import unit
 from lake.join.kernel import Floats, Ids
-from lake.schema import Column
+from lake.schema import Column, Role
 from lake.schema.arrow import vector_layout
 from lake.table.snapshot import Snapshot, store_errors
 from lake.table.sql import sql_errors
 
-ROW_ID = "row_id"
+ROW_ID = "_rowid"  # no column can have this name
+
+_SAMPLED = 1024
+_SHORT, _LONG = 1e-20, 1e20  # squared lengths that float32 still squares and divides well
+_TOO_LONG = 1e30
 
 Span = tuple[int, int, int]
 """Fragment, offset and number of rows, counted among those that pass the filter."""
@@ -70,6 +74,14 @@ class Side:
         """What a result row takes from this side, row id among it."""
         return list(dict.fromkeys((*self.key, *self.carry)))
 
+    def payload_bytes(self) -> int:
+        """Estimate the bytes of what a row has besides its vector."""
+        columns = [name for name in self.payload if name != self.column]
+        if not columns:
+            return 0
+        some = self.snapshot.dataset.head(_SAMPLED, columns=columns)
+        return int(some.nbytes // some.num_rows) if some.num_rows else 0
+
     def check(self) -> None:
         """Refuse what cannot be joined.
 
@@ -86,7 +98,8 @@ class Side:
                 "a join compares float vectors, one a row"
             )
         for name in self.carry:
-            self.snapshot.schema.column(name)
+            if self.snapshot.schema.column(name).role == Role.BLOB:
+                raise InvalidInput(f"{self.snapshot.location.uri}: {name!r} holds blobs, which a join does not carry")
 
     def fragments(self) -> dict[int, int]:
         """Count the rows that pass the filter, by fragment."""
@@ -146,8 +159,23 @@ class Side:
                     f"{self.snapshot.location.uri}: column {self.column!r} holds a zero vector, without direction; "
                     "make it null, or join by l2"
                 )
-            vectors = unit(vectors)
+            vectors = _unit(vectors)
+        elif (np.einsum("nd,nd->n", vectors, vectors) > _TOO_LONG).any():
+            raise InvalidInput(
+                f"{self.snapshot.location.uri}: column {self.column!r} holds vectors too long for float32 "
+                "to square their distances; scale them down"
+            )
         return vectors, positions
+
+
+def _unit(vectors: Floats) -> Floats:
+    """Scale to length one, whatever the lengths."""
+    squared = np.einsum("nd,nd->n", vectors, vectors)
+    odd = ~((squared > _SHORT) & (squared < _LONG))
+    if odd.any():
+        vectors = vectors.copy()
+        vectors[odd] /= np.abs(vectors[odd]).max(axis=1, keepdims=True)
+    return unit(vectors)
 
 
 def spans(fragments: dict[int, int], rows: int) -> list[tuple[Span, ...]]:
@@ -168,6 +196,11 @@ def spans(fragments: dict[int, int], rows: int) -> list[tuple[Span, ...]]:
                 blocks.append(tuple(block))
                 block, room = [], size
     return [*blocks, tuple(block)] if block else blocks
+
+
+def named(prefix: str, column: str) -> str:
+    """Return the name that a column of a side has in the result."""
+    return prefix + ("row_id" if column == ROW_ID else column)
 
 
 def take(dataset: lance.LanceDataset, ids: Ids, columns: Sequence[str]) -> pa.Table:

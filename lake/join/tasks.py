@@ -17,7 +17,7 @@ from lake.join.conditions import Checks, Conditions
 from lake.join.kernel import Floats, Ids, Nearest
 from lake.join.route import route
 from lake.join.runs import Partitions, Run, load, write_run
-from lake.join.side import ROW_ID, Side, Span, take
+from lake.join.side import ROW_ID, Side, Span, named, take
 from lake.storage import Location
 from lake.table.parts import Part, PartedWrite
 
@@ -77,8 +77,7 @@ class SortRows:
         name = f"runs/{self.key}-{uuid.uuid4().hex}.lance"
         folder = self.centroids.folder
         write_run(
-            folder.join(name).uri,
-            folder.options,
+            folder.join(name),
             np.concatenate([np.empty(0, np.int64), *ids])[order],
             np.concatenate([np.empty((0, self.side.dimension), np.float32), *vectors])[order],
             np.bincount(assigned, minlength=len(centroids)),
@@ -234,7 +233,7 @@ class JoinBlock:
                 ("right_", self.right, theirs, pa.array(near)),
             ):
                 for name in side.named:
-                    columns[prefix + name] = own if name == ROW_ID else table[name]
+                    columns[named(prefix, name)] = own if name == ROW_ID else table[name]
             columns["rank"] = pa.array(rank.astype(np.int32))
             columns["distance"] = pa.array(distances[start : start + step][there])
             empty = False

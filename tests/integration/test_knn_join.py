@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -161,7 +162,25 @@ def compacted(table: lake.Table, rows: dict[int, dict[str, Any]]) -> None:
     table.compact(deleted=0.0)
 
 
-@pytest.mark.parametrize("change", [deleted, updated, grown, compacted])
+def moved(table: lake.Table, rows: dict[int, dict[str, Any]], *, partly: bool = False) -> None:
+    """Give half of a fragment other vectors, and let compaction bring them back among the indexed rows."""
+    for i in range(150):
+        rows[i] = rows[i] | {"vector": -3 * rows[i]["vector"]}
+    new = columns([rows[i] for i in range(150)])
+    table.merge(new.select(["id", "vector"]) if partly else new)
+    table.compact(deleted=0.0)
+
+
+def moved_partly(table: lake.Table, rows: dict[int, dict[str, Any]]) -> None:
+    moved(table, rows, partly=True)
+
+
+def moved_and_built(table: lake.Table, rows: dict[int, dict[str, Any]]) -> None:
+    moved(table, rows)
+    table.build(executor=LocalExecutor(1))
+
+
+@pytest.mark.parametrize("change", [deleted, updated, grown, compacted, moved, moved_partly, moved_and_built])
 def test_rows_that_changed_since_they_were_indexed_are_as_they_are_now(root: Location, change: Change) -> None:
     lk = lake.connect(root.uri, root.options)
     left, a = make(lk, "left", 60, 1)
@@ -245,6 +264,100 @@ def test_arrays_are_sides_too() -> None:
     assert found.to_arrow().schema.names == ["left_row", "right_row", "rank", "distance"]
 
 
+def test_keys_of_any_name_and_tables_without_one(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 2)
+    schema = lake.Schema([lake.Column("row_id", str), lake.Column("vector", lake.Embedding(2))], key="row_id")
+    keyed = lk.create_table("keyed", schema, data=pa.table({"row_id": list("fedcba"), "vector": vectors}))
+    found = keyed.knn_join(keyed, 1, recall=1.0).to_arrow().to_pylist()
+    assert {(r["left_row_id"], r["right_row_id"]) for r in found} >= {("f", "e"), ("a", "b")}
+    bare = lk.create_table("bare", pa.table({"vector": vectors}))
+    found = bare.knn_join(keyed, 1, recall=1.0).to_arrow().to_pylist()
+    assert [(r["left_row_id"], r["right_row_id"]) for r in found] == list(enumerate("fedcba"))
+
+
+def test_sides_without_rows_have_no_neighbours(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, _ = make(lk, "t", 700, 1)
+    empty = lk.create_table("empty", table.schema)
+    for left, right, given in (
+        (table, empty, {"nprobe": 2}),
+        (empty, table, {}),
+        (table, table, {"right_where": "id < 0", "nprobe": 2}),
+        (table, table, {"left_where": "id < 0"}),
+    ):
+        assert len(left.knn_join(right, 3, **given).to_arrow()) == 0
+
+
+def test_a_large_partition_is_read_in_pieces(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lake.join import runs
+
+    monkeypatch.setattr(runs, "_GROUP_BYTES", 100 * DIMENSION * 4)
+    lk = lake.connect(tmp_path)
+    left, a = make(lk, "left", 600, 1)
+    right, b = make(lk, "right", 900, 2)
+    right.create_index("vector", "ivf_flat", partitions=3)
+    right.build(executor=LocalExecutor(1))
+    right.delete("id % 7 = 1")
+    some = [row for i, row in b.items() if i % 7 != 1]
+    found = left.knn_join(right, 5, nprobe=3, executor=LocalExecutor(1))
+    assert check(found.to_arrow(), list(a.values()), some, 5, "l2") == 1.0
+
+
+def test_values_compare_as_they_are_whatever_their_types(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(8, np.float32)), 2)
+    values = {
+        "a": pa.array([1, 2, 3, 4], pa.int32()),
+        "b": pa.array([1.0, 2.5, float("nan"), None], pa.float64()),
+        "c": pa.array(["x", "y", "x", "y"]).dictionary_encode(),
+        "d": pa.array(["x", "y", "z", None]),
+    }
+    table = lk.create_table("t", pa.table({"id": [0, 1, 2, 3], "vector": vectors, **values}), key="id")
+    plain = {name: array.to_pylist() for name, array in values.items()}
+    for on, left, right, holds in (
+        ("left.a > right.b", "a", "b", operator.gt),
+        ("left.b < right.a", "b", "a", operator.lt),
+        ("left.c == right.d", "c", "d", operator.eq),
+        ("left.c = right.c", "c", "c", operator.eq),
+        ("left.b = right.b", "b", "b", operator.eq),
+    ):
+        found = table.knn_join(table, 4, on=[on], recall=1.0, apart=False).to_arrow().to_pylist()
+        wanted = {
+            (i, j)
+            for i, x in enumerate(plain[left])
+            for j, y in enumerate(plain[right])
+            if x is not None and y is not None and holds(x, y)
+        }
+        assert {(r["left_id"], r["right_id"]) for r in found} == wanted, on
+    for on in ("left.a = right.d", "left.d < right.vector"):
+        with pytest.raises(lake.InvalidInput, match="do not compare"):
+            table.knn_join(table, on=[on])
+
+
+def test_a_result_is_a_side_of_the_next_join(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, rows = make(lk, "t", 60, 1)
+    first = table.knn_join(table, 1, recall=1.0, left_columns=["vector"])
+    lake.knn_join(first, table, 1, recall=1.0, left_where="rank = 0", into="next")
+    found = lk.open_table("next").to_arrow()
+    assert set(found["left_left_id"].to_pylist()) == set(rows)
+    assert found["left_left_id"].equals(found["right_id"])
+
+
+def test_nothing_is_left_behind(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, _ = make(lk, "t", 600, 1)
+    matrix = np.zeros((2, DIMENSION), np.float32)
+    lake.knn_join(matrix, table, 2).close()
+    lake.knn_join(matrix, table, 2, dry_run=True)
+    with pytest.raises(lake.InvalidInput):
+        lake.knn_join(matrix, table, 2, on=["left.row = right.group"])
+    with pytest.raises(lake.InvalidInput, match="different tables"):
+        lake.knn_join(matrix, table, 2, apart=True)
+    assert not [path for path in (tmp_path / "_jobs").rglob("*") if path.is_file()]
+
+
 def test_what_makes_no_sense_is_refused(tmp_path: Any) -> None:
     lk = lake.connect(tmp_path)
     left, _ = make(lk, "left", 20, 1)
@@ -255,6 +368,10 @@ def test_what_makes_no_sense_is_refused(tmp_path: Any) -> None:
     calls: list[tuple[str, Callable[[], object]]] = [
         ("dimensions", lambda: left.knn_join(narrow)),
         ("metric", lambda: left.knn_join(right, metric="hamming")),
+        ("k=2.5", lambda: left.knn_join(right, 2.5)),  # type: ignore[arg-type]
+        ("within=nan", lambda: left.knn_join(right, within=float("nan"))),
+        ("give a list", lambda: left.knn_join(right, left_columns="id")),
+        ("too long", lambda: lake.knn_join(np.full((2, DIMENSION), 1e20), right, recall=1.0)),
         ("k=0", lambda: left.knn_join(right, 0)),
         ("recall", lambda: left.knn_join(right, recall=1.5)),
         ("nprobe", lambda: left.knn_join(right, nprobe=0)),
