@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lake.join import knn
 from lake.join.conditions import Condition
 from lake.join.plan import Plan
-from lake.join.side import ROW_ID, Side, take
+from lake.join.side import ROW_ID, Side, named, take
 from lake.run import Callback, Executor
 from lake.schema import Column, Schema
 from lake.storage import Files, Location
@@ -107,7 +107,7 @@ class Linked:
 def link(side: ByRow, search: Search) -> Linked:
     """Find near rows, and link them into groups."""
     told = _join(side, search, 0)
-    left, right, crowded = _near(search, 0, f"left_{ROW_ID}", f"right_{ROW_ID}")
+    left, right, crowded = _near(search, 0, named("left_", ROW_ID), named("right_", ROW_ID))
     ids = np.unique(np.concatenate([left, right]))
     parents = np.arange(len(ids))
     _union(parents, np.searchsorted(ids, left), np.searchsorted(ids, right))
