@@ -75,9 +75,8 @@ def dedup(
     Raises
     ------
     InvalidInput
-        A rule, a column or a radius that makes no sense; a job of that id did something else.
-    TaskFailed
-        NaN or infinity in a vector; a zero vector under cosine.
+        A rule, a column or a radius that makes no sense; NaN or infinity in a vector; a zero vector under cosine;
+        a job of that id did something else.
     AlreadyExists
         There is a table of the name `into`.
     NotSupported
