@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,8 +13,8 @@ from ray.exceptions import OutOfMemoryError, RayError, WorkerCrashedError
 from lake.errors import InvalidInput, JobError, MemoryExceeded
 from lake.run.attempt import Attempts, Outcome, attempt_remote, dump_task, load_outcome
 from lake.run.events import Callback, ignore
-from lake.run.local import THREAD_VARIABLES
 from lake.run.task import R, Stage, TaskResult
+from lake.run.threads import limited
 
 _PATIENCE = 10.0  # seconds, for tasks that were cancelled to end
 
@@ -59,6 +59,12 @@ class RayExecutor:
             return self._workers
         return max(1, int(sum(node.get("CPU", 0) for node in self._nodes())))
 
+    def start(self, module: str) -> None:
+        """Import a module of tasks in the workers now, while the caller does something else."""
+        remote = ray.remote(_load).options(name="lake start", num_cpus=0, max_retries=0, scheduling_strategy="SPREAD")
+        for _ in range(self.workers):
+            remote.remote(module)
+
     def run(self, stage: Stage[R], on_event: Callback = ignore) -> Generator[TaskResult[R], None, None]:
         """Run a stage; see `Executor.run`. Memory is checked at the call, tasks start with the first `next`."""
         most = max((node.get("memory", 0) for node in self._nodes()), default=0)
@@ -71,14 +77,16 @@ class RayExecutor:
 
     def _run(self, stage: Stage[R], on_event: Callback, workers: int) -> Generator[TaskResult[R], None, None]:
         attempts = Attempts(stage, on_event, workers=workers)
-        remote = ray.remote(attempt_remote).options(**self._options(stage, workers))
+        cpus = self._cpus(stage, workers)
+        options = {"name": f"lake {stage.name}", "num_cpus": cpus, "memory": stage.memory_bytes or None}
+        remote = ray.remote(_attempt).options(max_retries=0, **options)  # the stage says how often
         running: dict[ray.ObjectRef, Any] = {}
         results: list[TaskResult[R]] = []
         try:
             while True:
                 while attempts.waiting and len(running) < workers and not attempts.failure:
                     task = attempts.start()
-                    running[remote.remote(dump_task(task))] = task
+                    running[remote.remote(dump_task(task), cpus)] = task
                 # The workers have their next tasks before the caller, who may be slow, gets these.
                 yield from results
                 if attempts.failure:
@@ -93,18 +101,10 @@ class RayExecutor:
             _cancel(list(running))
         attempts.complete()
 
-    def _options(self, stage: Stage[R], workers: int) -> dict[str, Any]:
-        """Tell Ray what a task of the stage takes."""
+    def _cpus(self, stage: Stage[R], workers: int) -> int:
+        """How many CPUs a task of the stage takes."""
         widest = max((node.get("CPU", 0) for node in self._nodes()), default=1)
-        cpus = max(1, int(min(widest, workers // max(1, len(stage.tasks)))))
-        options: dict[str, Any] = {"name": f"lake {stage.name}", "num_cpus": cpus}
-        options["max_retries"] = 0  # the stage says how often
-        if stage.memory_bytes:
-            options["memory"] = stage.memory_bytes
-        if cpus < widest:  # who has a machine to itself needs no limit, and so no worker process of its own kind
-            threads = {name: str(cpus) for name in THREAD_VARIABLES if name not in os.environ}
-            options["runtime_env"] = {"env_vars": threads}
-        return options
+        return max(1, int(min(widest, workers // max(1, len(stage.tasks)))))
 
     def _nodes(self) -> list[dict[str, float]]:
         """Return the resources of each machine that is alive."""
@@ -133,6 +133,17 @@ class RayExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _attempt(payload: bytes, cpus: int) -> bytes:
+    """Run a pickled task in a worker, one that other stages use too: to start a process costs more than most tasks."""
+    with limited(cpus):
+        return attempt_remote(payload)
+
+
+def _load(module: str) -> None:
+    """Import a module; an error comes again, and is told, when a task needs it."""
+    import_module(module)
 
 
 def _outcome(reference: ray.ObjectRef) -> Outcome[Any]:

@@ -6,7 +6,6 @@ session can do. Spark's own retries are declined, so that the account of attempt
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 import uuid
@@ -20,15 +19,14 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 from pyspark.sql.types import BinaryType, StructField, StructType
-from threadpoolctl import threadpool_limits
 
 from lake.errors import InvalidInput, JobError, MemoryExceeded
 from lake.run.attempt import Attempts, Outcome, attempt_remote, dump_task, load_outcome
 from lake.run.events import Callback as OnEvent
 from lake.run.events import ignore
-from lake.run.local import THREAD_VARIABLES
 from lake.run.memory import available_bytes
 from lake.run.task import R, Stage, Task, TaskResult
+from lake.run.threads import limited
 from lake_spark.session import Session, find_session
 
 _DIED = "a worker died: killed, or out of memory"
@@ -180,10 +178,8 @@ def _attempt_in_turn(
     context = TaskContext.get()
     if context is not None and context.attemptNumber() > 0 and declines:
         return
-    for name in THREAD_VARIABLES:  # heeded by what is loaded from here on
-        os.environ.setdefault(name, "1")
     started = time.perf_counter()
-    with threadpool_limits(threads):  # heeded by what Spark has loaded before
+    with limited(threads):
         for payload in payloads:
             yield pa.RecordBatch.from_arrays([pa.array([attempt_remote(payload)], pa.binary())], ["reply"])
             if time.perf_counter() - started > _SPAN:

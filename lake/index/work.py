@@ -16,7 +16,7 @@ from lake.index.jobs import table_of
 from lake.index.model import ModelFile
 from lake.index.plan import IndexPlan, live_rows, memory_of
 from lake.index.tasks import BuildSegment, PrepareModel
-from lake.run import Callback, Executor, Ledger, LocalExecutor, Stage, Task, TaskResult, resolve, run_stage
+from lake.run import Callback, Executor, Ledger, LocalExecutor, Stage, Starts, Task, TaskResult, resolve, run_stage
 from lake.storage import Files, Location
 from lake.table.snapshot import Snapshot
 
@@ -135,7 +135,7 @@ class Workshop:
         """
         small = len(tasks) <= 1 or sum(task.rows for task in tasks) < _IN_PROCESS_ROWS
         executor = LocalExecutor(1) if self.executor == "local" and small else resolve(self.executor)
-        if isinstance(executor, LocalExecutor) and len(tasks) > 1:
+        if isinstance(executor, Starts) and len(tasks) > 1:
             executor.start(BuildSegment.__module__)  # while the models are made
         try:
             yield LocalExecutor(1) if isinstance(executor, LocalExecutor) else executor, executor

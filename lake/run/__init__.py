@@ -20,13 +20,14 @@ from lake.run.events import (
 from lake.run.ledger import Ledger, Store, run_stage
 from lake.run.local import LocalExecutor
 from lake.run.progress import Progress, listening
-from lake.run.task import Executor, Stage, Task, TaskResult
+from lake.run.task import Executor, Stage, Starts, Task, TaskResult
 
 __all__ = [
     "Task",
     "Stage",
     "TaskResult",
     "Executor",
+    "Starts",
     "LocalExecutor",
     "resolve",
     "keeper",

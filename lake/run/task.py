@@ -3,7 +3,7 @@
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from lake.errors import InvalidInput
 from lake.run.events import Callback
@@ -116,6 +116,15 @@ class Executor(Protocol):
         InvalidInput
             If a task cannot be pickled.
         """
+        ...
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """What an executor may offer besides: to have its workers ready before the stage that needs them."""
+
+    def start(self, module: str) -> None:
+        """Begin to start the workers, and to import a module of tasks in them, and return at once."""
         ...
 
 

@@ -148,6 +148,17 @@ class KillsAncestor:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """Tells whether its process has loaded a module."""
+
+    key: str
+    module: str
+
+    def run(self) -> bool:
+        return self.module in sys.modules
+
+
+@dataclass(frozen=True)
 class Threads:
     """Returns how many threads numpy's matrix products use."""
 

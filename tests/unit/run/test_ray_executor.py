@@ -10,12 +10,11 @@ import ray
 
 from lake.errors import InvalidInput, TaskFailed
 from lake.run import Event, Stage, StageStarted, ignore, resolve
-from lake.run.local import THREAD_VARIABLES
 from lake_ray import RayExecutor
 from tests.support.raycluster import CPUS, RUNTIME_ENV, RayCluster, environment
 from tests.support.s3 import ROOT
 from tests.unit.run.executor_suite import ExecutorSuite
-from tests.unit.run.scripted import Environment, Nothing, Pid, Scripted, Waits
+from tests.unit.run.scripted import Environment, Loaded, Nothing, Pid, Scripted, Threads, Waits
 
 pytestmark = pytest.mark.slow
 
@@ -50,14 +49,19 @@ def test_as_many_run_as_the_cluster_has_cpus(on_ray: RayCluster) -> None:
     assert events[0].workers == 1
 
 
-def test_libraries_use_the_threads_that_a_task_has(on_ray: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in THREAD_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+def test_a_lone_task_has_the_machines_cores_and_many_have_one_each(on_ray: RayCluster) -> None:
     executor = RayExecutor()
-    many = Stage("s", [Environment(name) for name in THREAD_VARIABLES])
-    assert {r.value for r in executor.run(many)} == {"1"}
-    alone = Stage("s", [Environment("NUMBA_NUM_THREADS")])
-    assert [r.value for r in executor.run(alone)] == [None], "a task that is alone has the machine"
+    assert [r.value for r in executor.run(Stage("s", [Threads("a")]))] == [CPUS]
+    assert {r.value for r in executor.run(Stage("s", [Threads(str(i)) for i in range(6)]))} == {1}
+    assert {r.value for r in executor.run(Stage("s", [Environment("NUMBA_NUM_THREADS")]))} == {"1"}
+
+
+def test_workers_load_a_module_ahead_of_its_stage(on_ray: RayCluster) -> None:
+    executor = RayExecutor()
+    stage = Stage("s", [Loaded(str(i), "sched") for i in range(4)])
+    assert not any(r.value for r in executor.run(stage))
+    executor.start("sched")
+    assert any(any(r.value for r in executor.run(stage)) for _ in range(200))
 
 
 def test_workers_serve_many_tasks(on_ray: RayCluster) -> None:
@@ -89,7 +93,7 @@ def test_workers_that_cannot_import_the_task_say_so(on_ray: RayCluster, tmp_path
     command = [sys.executable, "-c", program, on_ray.address]
     here = environment() | {"PYTHONPATH": str(ROOT)}  # the driver's, which Ray does not hand on
     done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, check=True)
-    assert "No module named 'lake'" in done.stdout, done.stdout + done.stderr
+    assert "No module named 'lake_ray'" in done.stdout, done.stdout + done.stderr
     assert "py_modules" in done.stdout
 
 

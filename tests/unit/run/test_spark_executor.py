@@ -83,7 +83,7 @@ def test_a_death_costs_the_neighbours_nothing(spark: SparkSession, tmp_path: Pat
     tasks[at] = Scripted("dies", str(tmp_path), kills=3)
     results = {r.key: r.attempts for r in SparkExecutor(spark).run(Stage("s", tasks, retries=3))}
     assert len(results) == 40
-    assert results.pop("dies") in (3, 4), "one less if it first died in company"
+    assert results.pop("dies") in (2, 3, 4), "one less for each death in company"
     assert set(results.values()) == {1}
 
 
