@@ -18,6 +18,7 @@ from lake.join.tasks import Centroids
 
 SAMPLE = 256
 _Z95 = 1.96
+_LEAST = 20  # rows of the sample that have neighbours: fewer prove nothing
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ class Curve:
         return Recall(target, probes, mean, low, min(1.0, mean + error), len(each))
 
     def reach(self, target: float) -> Recall:
-        """Find the fewest probes whose recall in the sample is the target."""
+        """Find the fewest probes whose recall in the sample is the target; all, where the sample tells too little."""
+        if (self.probes > 0).any(axis=1).sum() < _LEAST:
+            return self.at(self.partitions, target)
         fewest, most = 1, max(1, int(self.probes.max(initial=1)))
         while fewest < most:
             middle = (fewest + most) // 2

@@ -104,7 +104,7 @@ class Side:
     def fragments(self) -> dict[int, int]:
         """Count the rows that pass the filter, by fragment."""
         found = {}
-        with sql_errors(self.where), store_errors(self.snapshot.location, self.snapshot.branch):
+        with store_errors(self.snapshot.location, self.snapshot.branch), sql_errors(self.where):
             for fragment in self.snapshot.dataset.get_fragments():
                 rows = fragment.count_rows(self.where) if self.where else fragment.metadata.num_rows
                 if rows:
@@ -115,7 +115,7 @@ class Side:
         """Yield the rows of a span in their order, with ``_rowid``."""
         fragment, offset, limit = span
         dataset = self.snapshot.dataset
-        with sql_errors(self.where), store_errors(self.snapshot.location, self.snapshot.branch):
+        with store_errors(self.snapshot.location, self.snapshot.branch), sql_errors(self.where):
             scanner = dataset.scanner(
                 columns=list(columns),
                 filter=self.where,

@@ -30,7 +30,9 @@ def test_recall_is_the_share_that_so_many_probes_find() -> None:
     assert curve.at(2).measured == pytest.approx((2 / 3 + 1) / 2)
     assert curve.at(5).measured == 1.0
     assert curve.at(5).low < 1.0, "a sample proves nothing for all rows"
-    assert (curve.reach(0.8).probes, curve.reach(0.9).probes) == (2, 5)
+    assert curve.reach(0.8).probes == 8, "so few rows prove nothing: all partitions"
+    many = Curve(np.repeat(curve.probes, 30, axis=0), 8)
+    assert (many.reach(0.8).probes, many.reach(0.9).probes) == (2, 5)
 
 
 def test_the_truth_is_the_best_of_what_tasks_found() -> None:
