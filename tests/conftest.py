@@ -35,8 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ("spark", "ray", groups[item]).index(groups[item]))
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
-        if group in {"spark", "ray"}:  # on a busy machine, waits of the engines' own run out ("failed to connect back")
-            item.add_marker(pytest.mark.flaky(reruns=2))
+        if group in {"spark", "ray"}:
+            item.add_marker(group)
 
 
 def _group(item: pytest.Item) -> str:
