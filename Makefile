@@ -6,16 +6,17 @@ WORKERS ?= 2
 DIST ?= dist
 JAVA_PACKAGE ?= openjdk-17-jre-headless
 
-.PHONY: demo test test-spark fuzz lint bench bench-join dist clean java
+.PHONY: demo test test-engines fuzz lint bench bench-join dist clean java
 
 demo: $(VENV)/.demo
 	$(BIN)/lake demo
 
-test: $(VENV)/.dev java
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not spark"
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not spark and not ray"
 
-# By themselves: Spark's own waits run out where other tests use the cores ("Python worker failed to connect back").
-test-spark: $(VENV)/.dev java
+# By themselves: the engines' own waits run out where other tests use the cores ("Python worker failed to connect back").
+test-engines: $(VENV)/.dev java
+	$(BIN)/python -m pytest -m ray
 	$(BIN)/python -m pytest -m spark
 
 fuzz: $(VENV)/.dev
