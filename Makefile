@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/lake demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not spark and not ray"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not spark and not ray"
 
 # By themselves: the engines' own waits run out where other tests use the cores ("Python worker failed to connect back").
 test-engines: $(VENV)/.dev java

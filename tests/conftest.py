@@ -30,21 +30,12 @@ settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each engine's tests to one process, so that its clusters are started once; the longest come first."""
-    groups = {item: _group(item) for item in items}
-    items.sort(key=lambda item: ("spark", "ray", groups[item]).index(groups[item]))
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-        if group in {"spark", "ray"}:
-            item.add_marker(group)
-
-
-def _group(item: pytest.Item) -> str:
-    names = {*getattr(item, "fixturenames", ()), item.path.stem, item.name}
-    for engine in ("spark", "ray"):
-        if any(engine in name.split("_") or f"[{engine}" in name for name in names):
-            return engine
-    return str(item.path)
+    """Mark the tests that start Ray or Spark, which `make test-engines` runs by themselves."""
+    for item in items:
+        names = {*getattr(item, "fixturenames", ()), item.path.stem, item.name}
+        for engine in ("spark", "ray"):
+            if any(engine in name.split("_") or f"[{engine}" in name for name in names):
+                item.add_marker(engine)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,18 @@ from lake.join.report import JoinReport
 from lake.join.runs import Run, save
 from lake.join.side import Side, spans
 from lake.join.tasks import Centroids, JoinBlock, Joined, SortRows
-from lake.run import Callback, Executor, JobCommitted, Ledger, LocalExecutor, Stage, TaskResult, resolve, run_stage
+from lake.run import (
+    Callback,
+    Executor,
+    JobCommitted,
+    Ledger,
+    LocalExecutor,
+    Stage,
+    Starts,
+    TaskResult,
+    resolve,
+    run_stage,
+)
 from lake.storage import Files, Location
 from lake.table import pins
 from lake.table.parts import Part, PartedWrite
@@ -149,7 +160,6 @@ class Job:
     def _centroids(self) -> Centroids:
         """Take the centroids of the index, or train some; a job that goes on keeps those that it has."""
         kept = Centroids(self.folder, "centroids.npy")
-        self.ledger()
         if Files(self.folder).exists(kept.name):
             return kept
         plan, index = self.plan, self.plan.source.index
@@ -248,7 +258,7 @@ class Job:
         """Choose where tasks are run; worker processes start while the driver prepares."""
         small = self.executor == "local" and self.plan.flop < _IN_PROCESS_FLOP
         executor = LocalExecutor(1) if small else resolve(self.executor)
-        if isinstance(executor, LocalExecutor):
+        if isinstance(executor, Starts):
             executor.start(JoinBlock.__module__)
         try:
             yield executor

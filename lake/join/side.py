@@ -111,15 +111,15 @@ class Side:
                     found[fragment.fragment_id] = rows
         return found
 
-    def read(self, span: Span, columns: Sequence[str], batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a span in their order, with ``_rowid``."""
-        fragment, offset, limit = span
+    def read(self, span: Span | None, columns: Sequence[str], batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a span in their order, with ``_rowid``; all rows if it is ``None``."""
         dataset = self.snapshot.dataset
+        fragment, offset, limit = span or (None, 0, None)
         with store_errors(self.snapshot.location, self.snapshot.branch), sql_errors(self.where):
             scanner = dataset.scanner(
                 columns=list(columns),
                 filter=self.where,
-                fragments=[dataset.get_fragment(fragment)],
+                fragments=None if fragment is None else [dataset.get_fragment(fragment)],
                 offset=offset or None,
                 limit=limit,
                 with_row_id=True,

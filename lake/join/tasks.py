@@ -93,10 +93,8 @@ class Joined:
     ----------
     part : Part
         The files of its rows.
-    queries : int
-        Rows of the left side that have a vector.
     without : int
-        Those that have none.
+        Rows of the left side that have no vector.
     compared : int
         Pairs whose distance was computed.
     seconds : mapping of str to float
@@ -104,7 +102,6 @@ class Joined:
     """
 
     part: Part
-    queries: int
     without: int
     compared: int
     seconds: dict[str, float] = field(hash=False)
@@ -172,7 +169,7 @@ class JoinBlock:
         back = np.argsort(order)
         part = self.target.part(self._result(rows, found.ids[back], found.distances[back]), lambda _rows, _bytes: None)
         clock.lap("write")
-        return Joined(part, len(vectors), without, compared, clock.seconds)
+        return Joined(part, without, compared, clock.seconds)
 
     def _queries(self) -> tuple[pa.Table, Floats, int]:
         """Read the block; return the rows that have a vector, their vectors, and how many have none."""
@@ -205,12 +202,11 @@ class JoinBlock:
         """Let all rows of the right side pass by."""
         everybody = np.arange(len(found.queries), dtype=np.int32)
         compared = 0
-        for fragment, rows in self.right.fragments().items():
-            for batch in self.right.read((fragment, 0, rows), [self.right.column]):
-                vectors, at = self.right.matrix(batch.column(self.right.column), self.metric)
-                ids = batch.column("_rowid").to_numpy()[at].astype(np.int64)
-                found.meet(everybody, vectors, ids, checks.against(ids))
-                compared += len(everybody) * len(ids)
+        for batch in self.right.read(None, [self.right.column]):
+            vectors, at = self.right.matrix(batch.column(self.right.column), self.metric)
+            ids = batch.column("_rowid").to_numpy()[at].astype(np.int64)
+            found.meet(everybody, vectors, ids, checks.against(ids))
+            compared += len(everybody) * len(ids)
         return compared
 
     def _result(self, rows: pa.Table, ids: Ids, distances: Floats) -> Iterator[pa.RecordBatch]:

@@ -31,6 +31,15 @@ def rows_table(rows: int) -> pa.Table:
     return pa.table(columns)
 
 
+def in_fragments(folder: Path, rows: int, fragments: int = 8) -> lake.Table:
+    """Make a table of those rows as loads leave one: in fragments, of which a segment is built."""
+    loaded, step = rows_table(rows), -(-rows // fragments)
+    table = lake.connect(folder).create_table("source", loaded.slice(0, step), key="id")
+    for start in range(step, rows, step):
+        table.append(loaded.slice(start, step))
+    return table
+
+
 def run(folder: Path, rows: int) -> list[Line]:
     """Time appends in turn; the disk's cache is flushed before each."""
     plain = rows_table(rows)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 import lake
 from lake.run.local import THREAD_VARIABLES
-from tests.bench.bench_append import rows_table
+from tests.bench.bench_append import in_fragments
 from tests.bench.harness import Line, ratio, spread
 from tests.bench.vectors import queries
 
@@ -25,7 +25,6 @@ _BAR = 1.5
 _SCALING = 1.7
 _PAIRS = 3
 _NPROBE = 32
-_FRAGMENTS = 8
 _SUB_VECTORS = 48
 _PARTITION_ROWS = 244  # 2,048 partitions for 500,000 rows
 
@@ -33,10 +32,7 @@ _PARTITION_ROWS = 244  # 2,048 partitions for 500,000 rows
 def run(folder: Path, rows: int) -> list[Line]:
     """Build IVF_FLAT and IVF_PQ both ways over the same files."""
     partitions = max(16, rows // _PARTITION_ROWS)
-    loaded, step = rows_table(rows), -(-rows // _FRAGMENTS)
-    source = lake.connect(folder).create_table("source", loaded.slice(0, step), key="id")
-    for start in range(step, rows, step):  # as loads leave a table; a segment is built of whole fragments
-        source.append(loaded.slice(start, step))
+    source = in_fragments(folder, rows)
     exact = _exact(source.dataset)
     lines = []
     for kind, refine in (("IVF_FLAT", None), ("IVF_PQ", 10)):

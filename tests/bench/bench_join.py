@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 from faiss.contrib.big_batch_search import big_batch_search
+from lance.dataset import ScannerBuilder
 
 import lake
 from lake.join import JoinResult
@@ -141,9 +142,12 @@ def _lance(right: lake.Table, asked: Matrix, truth: list[set[int]]) -> tuple[flo
     dataset = right.dataset
 
     def search(some: Matrix, probes: int) -> list[list[int]]:
-        held = pa.FixedSizeListArray.from_arrays(pa.array(some.ravel()), some.shape[1])
-        nearest = {"column": "vector", "q": held, "k": K, "minimum_nprobes": probes, "maximum_nprobes": probes}
-        found = dataset.to_table(nearest=nearest, columns=["id"], disable_scoring_autoprojection=True)
+        offsets = pa.array(np.arange(len(some) + 1, dtype=np.int32) * some.shape[1])
+        builder = ScannerBuilder(dataset).columns(["id"])
+        builder.nearest("vector", some[0], K, minimum_nprobes=probes, maximum_nprobes=probes)
+        # pylance has no argument for many queries over plain vectors; Lance reads each partition once for all of them.
+        builder._nearest["q"] = pa.ListArray.from_arrays(offsets, pa.array(some.ravel()))
+        found = builder.disable_scoring_autoprojection().to_scanner().to_table()
         order = found["query_index"].to_numpy()
         ids: list[list[int]] = [[] for _ in some]
         for at, row in zip(order.tolist(), found["id"].to_pylist(), strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import lake
-from lake.run import Executor, LocalExecutor, Stage, ignore
-from tests.bench.bench_append import rows_table
-from tests.bench.harness import Line, paired, ratio, spread
+from lake.run import Executor, LocalExecutor, ignore
+from tests.bench.bench_append import in_fragments
+from tests.bench.harness import Line, empty_task, paired, ratio, spread
 from tests.support.raycluster import RUNTIME_ENV, running
-from tests.unit.run.scripted import Nothing
 
 _READ_ROWS, _DIMENSION, _FILES = 1_000_000, 128, 8
 _READ_BAR, _BUILD_BAR, _TASK_BAR = 0.6, 1.15, 5.0
@@ -88,10 +86,7 @@ def _read(folder: Path) -> Line:
 def _build(folder: Path, rows: int) -> Line:
     from lake_ray import RayExecutor
 
-    loaded, step = rows_table(rows), -(-rows // _FILES)
-    source = lake.connect(folder).create_table("source", loaded.slice(0, step), key="id")
-    for start in range(step, rows, step):
-        source.append(loaded.slice(start, step))
+    source = in_fragments(folder, rows)
 
     def build(name: str, executor: Executor) -> None:
         shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)
@@ -120,16 +115,11 @@ def _overhead() -> Line:
 
     executor = RayExecutor()
 
-    def empty(executor: Executor, count: int = _TASKS) -> float:
-        started = time.perf_counter()
-        assert len(list(executor.run(Stage("s", [Nothing(str(i)) for i in range(count)]), ignore))) == count
-        return (time.perf_counter() - started) * 1000 / count
-
-    empty(executor, 10)
-    each = statistics.median(empty(executor) for _ in range(_RUNS))
+    empty_task(executor, 10)
+    each = statistics.median(empty_task(executor, _TASKS) for _ in range(_RUNS))
     with LocalExecutor(2) as local:
-        empty(local, 10)
-        theirs = empty(local)
+        empty_task(local, 10)
+        theirs = empty_task(local, _TASKS)
     return Line(
         f"{_TASKS:,} empty tasks on Ray, beside LocalExecutor(2)",
         each,

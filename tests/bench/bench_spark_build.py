@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import time
 from pathlib import Path
 
 import lake
-from lake.run import Executor, LocalExecutor, Stage, ignore
-from tests.bench.bench_append import rows_table
-from tests.bench.harness import Line, paired, ratio, spread
+from lake.run import Executor, LocalExecutor, ignore
+from tests.bench.bench_append import in_fragments
+from tests.bench.harness import Line, empty_task, paired, ratio, spread
 from tests.support.spark import classic, standalone
-from tests.unit.run.scripted import Nothing
 
 _BUILD_BAR, _TASK_BAR = 1.15, 5.0
 _FRAGMENTS, _TASKS, _RUNS = 8, 1_000, 3
@@ -30,10 +28,7 @@ def run(folder: Path, rows: int) -> list[Line]:
 
 
 def _build(folder: Path, rows: int, executor: Executor, local: Executor) -> Line:
-    loaded, step = rows_table(rows), -(-rows // _FRAGMENTS)
-    source = lake.connect(folder).create_table("source", loaded.slice(0, step), key="id")
-    for start in range(step, rows, step):
-        source.append(loaded.slice(start, step))
+    source = in_fragments(folder, rows)
 
     def build(name: str, executor: Executor) -> None:
         table = lake.connect(folder).open_table(name)
@@ -60,15 +55,10 @@ def _build(folder: Path, rows: int, executor: Executor, local: Executor) -> Line
 
 
 def _overhead(executor: Executor, local: Executor) -> Line:
-    def empty(executor: Executor, count: int = _TASKS) -> float:
-        started = time.perf_counter()
-        assert len(list(executor.run(Stage("s", [Nothing(str(i)) for i in range(count)]), ignore))) == count
-        return (time.perf_counter() - started) * 1000 / count
-
     for each in (executor, local):
-        empty(each, 100)
-    ours = [empty(executor) for _ in range(_RUNS)]
-    theirs = [empty(local) for _ in range(_RUNS)]
+        empty_task(each, 100)
+    ours = [empty_task(executor, _TASKS) for _ in range(_RUNS)]
+    theirs = [empty_task(local, _TASKS) for _ in range(_RUNS)]
     middle, other = statistics.median(ours), statistics.median(theirs)
     return Line(
         f"{_TASKS:,} empty tasks on Spark, beside LocalExecutor(2)",

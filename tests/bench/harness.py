@@ -15,6 +15,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from lake.run import Executor, Stage, ignore
+from tests.unit.run.scripted import Nothing
+
 
 @dataclass(frozen=True)
 class Line:
@@ -63,6 +66,14 @@ def paired(
             (ours, theirs)[at]()
             times[at].append(time.perf_counter() - started)
     return times
+
+
+def empty_task(executor: Executor, count: int) -> float:
+    """Time tasks that do nothing; return milliseconds a task."""
+    tasks = [Nothing(str(i)) for i in range(count)]
+    started = time.perf_counter()
+    assert len(list(executor.run(Stage("s", tasks), ignore))) == count
+    return (time.perf_counter() - started) * 1000 / count
 
 
 def ratio(first: list[float], second: list[float]) -> float:

