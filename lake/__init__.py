@@ -16,8 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lake.analytics import ClassifyReport as ClassifyReport
     from lake.analytics import DedupReport as DedupReport
+    from lake.analytics import MineReport as MineReport
+    from lake.analytics import OutlierReport as OutlierReport
+    from lake.analytics import classify as classify
     from lake.analytics import dedup as dedup
+    from lake.analytics import mine as mine
+    from lake.analytics import outliers as outliers
     from lake.catalog import Lake as Lake
     from lake.catalog import connect as connect
     from lake.errors import AlreadyExists as AlreadyExists
@@ -76,6 +82,12 @@ _HOMES = {
     "JoinResult": "lake.join",
     "dedup": "lake.analytics",
     "DedupReport": "lake.analytics",
+    "outliers": "lake.analytics",
+    "OutlierReport": "lake.analytics",
+    "classify": "lake.analytics",
+    "ClassifyReport": "lake.analytics",
+    "mine": "lake.analytics",
+    "MineReport": "lake.analytics",
     "sql": "lake.table.sql:Sql",
     "Match": "lake.search",
     "Phrase": "lake.search",

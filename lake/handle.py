@@ -401,6 +401,18 @@ class Table:
         """Find exact and near duplicates, and keep one row of each group; see `lake.dedup`."""
         return analytics.dedup(self, within=within, **options)
 
+    def outliers(self, *, into: str, **options: Any) -> analytics.OutlierReport:
+        """Score each row by its distance to its k nearest others; see `lake.outliers`."""
+        return analytics.outliers(self, into=into, **options)
+
+    def classify(self, *, label: str, into: str, **options: Any) -> analytics.ClassifyReport:
+        """Give rows the label that most of their nearest labelled rows have; see `lake.classify`."""
+        return analytics.classify(self, label=label, into=into, **options)
+
+    def mine(self, *, label: str, into: str, **options: Any) -> analytics.MineReport:
+        """Mine hard negatives and positives of these rows; see `lake.mine`."""
+        return analytics.mine(self, label=label, into=into, **options)
+
     def versions(self, limit: int | None = None) -> list[history.Version]:
         """Return the retained versions, newest first."""
         return history.versions(self._location, self._branch, limit)

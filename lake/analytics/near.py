@@ -9,39 +9,26 @@ finds something, so there are few.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numba
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from lake.analytics.joined import LEFT, PAIRS, RIGHT, ByRow, Ids, Told, join
 from lake.join import knn
 from lake.join.conditions import Condition
 from lake.join.plan import Plan
-from lake.join.side import ROW_ID, Side, named, take
+from lake.join.side import Side, take
 from lake.run import Callback, Executor
 from lake.schema import Column, Schema
-from lake.storage import Files, Location
+from lake.storage import Location
 from lake.table.snapshot import Snapshot, open_head
 from lake.table.write import create_table
 
-Ids = NDArray[np.int64]
-
 _ROWS = 4096
-
-
-@dataclass(frozen=True)
-class ByRow(Side):
-    """A side whose rows go by Lance's row id: a key may stand in a table twice."""
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """Lance's row id."""
-        return (ROW_ID,)
 
 
 @dataclass(frozen=True)
@@ -107,7 +94,7 @@ class Linked:
 def link(side: ByRow, search: Search) -> Linked:
     """Find near rows, and link them into groups."""
     told = _join(side, search, 0)
-    left, right, crowded = _near(search, 0, named("left_", ROW_ID), named("right_", ROW_ID))
+    left, right, crowded = _near(search, 0, LEFT, RIGHT)
     ids = np.unique(np.concatenate([left, right]))
     parents = np.arange(len(ids))
     _union(parents, np.searchsorted(ids, left), np.searchsorted(ids, right))
@@ -121,9 +108,7 @@ def link(side: ByRow, search: Search) -> Linked:
         left, right, crowded = _near(search, rounds, "left_row", "right_row")
         _union(parents, np.searchsorted(ids, left), np.searchsorted(ids, right))
         rounds += 1
-    return Linked(
-        ids, ids[parents], told["rows"], told["without_vector"], first, rounds, told["recall"], told["source"]
-    )
+    return Linked(ids, ids[parents], told.rows, told.without_vector, first, rounds, told.recall, told.source)
 
 
 def plan_round(side: Side, search: Search, *conditions: str) -> tuple[Plan, tuple[Condition, ...]]:
@@ -150,43 +135,17 @@ def _folder(search: Search, number: int) -> Location:
     return search.folder.join(f"round-{number}")
 
 
-def _join(side: Side, search: Search, number: int, *conditions: str) -> dict[str, Any]:
+def _join(side: Side, search: Search, number: int, *conditions: str) -> Told:
     """Join a side with itself into the round's table, unless that was done; return what the join told."""
-    folder = _folder(search, number)
-    files, target = Files(folder), folder.join("pairs.lance")
-    if files.exists("told.json"):
-        told: dict[str, Any] = json.loads(files.read("told.json"))
-        return told
-    names = sorted(files.names())
-    if any(name.startswith("pairs.lance/_versions/") for name in names):  # done, and what it told was lost
-        for name in names:  # in this order: receipts go before the files that they name
-            if name.startswith(("join/", "pairs.lance/")):
-                files.delete(name)
     plan, parsed = plan_round(side, search, *conditions)
-    report = knn.join(
-        plan,
-        parsed,
-        target,
-        apart=True,
-        job=f"{search.job}-{number}",
-        folder=folder.join("join"),
-        executor=search.executor,
-        on_event=search.on_event,
-    )
-    told = {
-        "rows": report.left_rows,
-        "without_vector": report.without_vector,
-        "recall": None if report.recall is None else asdict(report.recall),
-        "source": report.source,
-    }
-    files.write("told.json", json.dumps(told).encode())
-    return told
+    job, folder = f"{search.job}-{number}", _folder(search, number)
+    return join(plan, parsed, folder, apart=True, job=job, executor=search.executor, on_event=search.on_event)
 
 
 def _near(search: Search, number: int, left: str, right: str) -> tuple[Ids, Ids, Ids]:
     """Read the pairs within the radius: both row ids; and the row ids of the left side that have k of them."""
     lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    table = open_head(_folder(search, number).join("pairs.lance"))
+    table = open_head(_folder(search, number).join(PAIRS))
     for batch in table.to_batches(columns=[left, right, "distance"]):
         near = batch.column("distance").to_numpy() < np.float32(search.within)
         lefts.append(batch.column(left).to_numpy()[near])

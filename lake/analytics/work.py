@@ -7,30 +7,28 @@ were in the version that was read.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 
 import numpy as np
 
 from lake.analytics import groups as grouping
+from lake.analytics.folder import ASKED, REPORT, JobFolder
 from lake.analytics.groups import Groups
+from lake.analytics.joined import ByRow
 from lake.analytics.keep import arrange, order
-from lake.analytics.near import ByRow, Search, link, plan_round
+from lake.analytics.near import Search, link, plan_round
 from lake.analytics.report import DedupReport
-from lake.errors import InvalidInput, NotFound
+from lake.errors import InvalidInput
 from lake.index.jobs import job_folder
 from lake.join import knn
 from lake.join.runs import load, save
-from lake.storage import Files, Location, table_name
+from lake.storage import Location, table_name
 from lake.table import pins
 from lake.table.parts import PartedWrite, begin
 from lake.table.snapshot import Snapshot
 from lake.table.unchanged import delete_unchanged
 
-_ASKED = "dedup.json"
-_REPORT = "report.json"
 _MEMBERS = "members.npy"
 
 
@@ -47,10 +45,6 @@ class Asked:
     recall: float
     into: str | None
 
-    def of(self, snapshot: Snapshot) -> dict[str, object]:
-        """Tell it of a table, for JSON."""
-        return {"table": snapshot.location.uri, "branch": snapshot.branch, **asdict(self)}
-
 
 @dataclass(frozen=True)
 class Work:
@@ -58,16 +52,13 @@ class Work:
 
     Parameters
     ----------
-    job : str
-    folder : Location
-        The job's.
+    kept : JobFolder
     snapshot : Snapshot
         The version that it reads.
     asked : Asked
     """
 
-    job: str
-    folder: Location
+    kept: JobFolder
     snapshot: Snapshot
     asked: Asked
 
@@ -82,50 +73,30 @@ class Work:
         NotFound
             The version that it read has expired.
         """
-        folder = job_folder(snapshot.location, job)
-        files = Files(folder)
-        if not files.exists(_ASKED):
-            return cls(job, folder, snapshot, asked)
-        known = json.loads(files.read(_ASKED))
-        if known["asked"] != asked.of(snapshot):
-            raise InvalidInput(
-                f"job {job!r} was begun with other parameters: finish it as it was, or choose another id"
-            )
-        gone = f"job {job!r} read version {known['version']} of {snapshot.location.uri}, which is gone: choose an id"
-        try:
-            begun = Snapshot(snapshot.location, known["version"], snapshot.branch)
-        except NotFound as error:
-            raise NotFound(gone) from error
-        if begun.time != datetime.fromisoformat(known["time"]):  # the table was dropped and made anew
-            raise NotFound(gone)
-        return cls(job, folder, begun, asked)
+        kept = JobFolder(job, "dedup", job_folder(snapshot.location, job))
+        [begun] = kept.begun(asdict(asked), [snapshot])
+        return cls(kept, begun, asked)
 
     @property
-    def files(self) -> Files:
-        """The job's files."""
-        return Files(self.folder)
+    def folder(self) -> Location:
+        """The job's folder."""
+        return self.kept.location
 
     def report(self) -> DedupReport | None:
         """Return what the job has found and done, if it has come to an end."""
-        if not self.files.exists(_REPORT):
-            return None
-        try:
-            return DedupReport(**json.loads(self.files.read(_REPORT)))
-        except (ValueError, TypeError):  # torn: what it told is found again
-            return None
+        told = self.kept.report()
+        return None if told is None else DedupReport(**told)
 
     def finish(self, report: DedupReport) -> None:
         """Keep a report."""
-        self.files.write(_REPORT, json.dumps(report.to_dict()).encode())
+        self.kept.finish(report.to_dict())
 
     def find(self, search: Search) -> DedupReport:
         """Find groups, keep them for a deletion, and write their table."""
         side, search, target = self._check(search)
         snapshot = self.snapshot
-        assert snapshot.time is not None  # noqa: S101  it was looked up
-        told = {"asked": self.asked.of(snapshot), "version": snapshot.version, "time": snapshot.time.isoformat()}
-        self.files.write(_ASKED, json.dumps(told).encode())
-        with pins.pin(snapshot, job=self.job):
+        self.kept.note(asdict(self.asked), [snapshot])
+        with pins.pin(snapshot, job=self.kept.job):
             linked = link(side, search)
             places = arrange(snapshot, linked.ids, linked.groups, self.asked.keep)
             groups = Groups.of(linked.ids[places], linked.groups[places])
@@ -135,7 +106,7 @@ class Work:
                 grouping.write(target, snapshot, groups, distances)
         duplicates = int(groups.duplicates.sum())
         return DedupReport(
-            self.job,
+            self.kept.job,
             snapshot.location.uri,
             snapshot.version,
             linked.rows,
@@ -158,16 +129,13 @@ class Work:
         """Delete the duplicates that a report tells of."""
         rows, kept = load(self.folder, _MEMBERS)
         going = rows != kept
-        with pins.pin(self.snapshot, job=self.job):
-            done = delete_unchanged(self.snapshot, rows[going], kept[going], commit_id=f"{self.job}.delete")
+        with pins.pin(self.snapshot, job=self.kept.job):
+            done = delete_unchanged(self.snapshot, rows[going], kept[going], commit_id=f"{self.kept.job}.delete")
         return replace(report, deleted=done.rows, spared=report.duplicates - done.rows, deleted_version=done.version)
 
     def clear(self, *, all_of_it: bool, deleted: bool) -> None:
         """Remove what nobody needs any more; the report stays, and what a deletion would need."""
-        kept = () if all_of_it else (_ASKED, _REPORT, *(() if deleted else (_MEMBERS,)))
-        for name in list(self.files.names()):
-            if name not in kept:
-                self.files.delete(name)
+        self.kept.clear(*(() if all_of_it else (ASKED, REPORT, *(() if deleted else (_MEMBERS,)))))
 
     def _check(self, search: Search) -> tuple[ByRow, Search, PartedWrite | None]:
         """Refuse what makes no sense before anything is done; return what is compared, and where groups go."""
@@ -185,5 +153,5 @@ class Work:
             schema = grouping.table_schema(snapshot)
             root = Location(snapshot.location.uri.rpartition("/")[0], snapshot.location.options)
             place = root.join(f"{table_name(asked.into)}.lance")
-            target = begin(place, None, "create", schema, commit_id=self.job)
+            target = begin(place, None, "create", schema, commit_id=self.kept.job)
         return side, replace(search, metric=plan.metric), target

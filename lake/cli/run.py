@@ -29,7 +29,7 @@ def run(
     only: Annotated[str | None, typer.Option(help=f"Refuse other kinds of jobs: {', '.join(KINDS)}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Run a job: etl, build_index, compact or dedup, as its YAML file says."""
+    """Run a job, such as etl, build_index or dedup, as its YAML file says."""
     job = open_job(conf, only)
     given = job_id or job.job_id
     name = given or f"{job.job.replace('_', '-')}-{uuid.uuid4().hex[:12]}"

@@ -1,7 +1,22 @@
 """Jobs: one YAML file each, for schedulers and people."""
 
+from lake.job.common import Report, Run
 from lake.job.conf import Document
-from lake.job.kinds import KINDS, BuildIndex, Compact, Dedup, Etl, Job, Report, Run
+from lake.job.kinds import KINDS, BuildIndex, Compact, Dedup, Etl, Job
+from lake.job.neighbours import Classify, Mine, Outliers
 from lake.job.open import open_job
 
-__all__ = ["KINDS", "BuildIndex", "Compact", "Dedup", "Document", "Etl", "Job", "Report", "Run", "open_job"]
+__all__ = [
+    "KINDS",
+    "BuildIndex",
+    "Classify",
+    "Compact",
+    "Dedup",
+    "Document",
+    "Etl",
+    "Job",
+    "Mine",
+    "Outliers",
+    "Report",
+]
+__all__ += ["Run", "open_job"]

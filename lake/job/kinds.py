@@ -3,81 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from lake.analytics import DedupReport, dedup
-from lake.catalog import Lake, connect
 from lake.errors import LakeError
 from lake.etl import Load, LoadReport, load
 from lake.etl.spec import Names, Spec
 from lake.handle import Table
 from lake.index import BuildReport
+from lake.job.common import Analysis, Common, Run
+from lake.job.neighbours import Classify, Mine, Outliers
 from lake.job.report import UpkeepReport
-from lake.run import Callback
 from lake.storage import Location
 from lake.table.compact import Compacted
 from lake.table.expire import Expiry
-
-
-class Report(Protocol):
-    """What a job did; rich prints it."""
-
-    @property
-    def repeated(self) -> bool:
-        """Whether the job had been done before, so that nothing was done now."""
-        ...
-
-    def to_dict(self) -> Mapping[str, Any]:
-        """Return it as plain data, for JSON."""
-        ...
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a job.
-
-    Parameters
-    ----------
-    job_id : str
-        The same id again resumes the job, or finds that it is done.
-    engine : str
-        ``local``, ``ray``, ``spark``, a connection such as ``ray://host:10001``, or a plug-in's name.
-    on_event : callable
-        Gets progress events.
-    """
-
-    job_id: str
-    engine: str
-    on_event: Callback
-
-
-class Common(Spec):
-    """What every job is told.
-
-    Parameters
-    ----------
-    lake : str
-        The lake's root: a folder, or a URL such as ``s3://bucket/lake``.
-    storage_options : mapping
-        Of its store; secrets are best left in the environment, as ``${NAME}``. They never print.
-    engine : str
-        Where tasks run.
-    job_id : str, optional
-        The same id resumes a job, and does nothing after it was done; by default each run is a job of its own.
-    """
-
-    lake: str
-    storage_options: Mapping[str, Any] = Field(default_factory=dict, repr=False)
-    engine: str = "local"
-    job_id: str | None = None
-
-    def open(self) -> Lake:
-        """Open the lake."""
-        return connect(self.lake, self.storage_options)
 
 
 class Etl(Load, Common):
@@ -176,7 +118,7 @@ class Compact(Common):
         return compacted, expiry
 
 
-class Dedup(Common):
+class Dedup(Analysis):
     """Find near duplicates, and keep one row of each group; see `lake.dedup`.
 
     Parameters
@@ -187,7 +129,6 @@ class Dedup(Common):
     """
 
     job: Literal["dedup"]
-    table: str
     within: float
     k: int = 10
     column: str | None = None
@@ -195,23 +136,22 @@ class Dedup(Common):
     keep: str = "first"
     metric: str | None = None
     recall: float = 0.95
-    memory: int | str = "1GiB"
     into: str | None = None
     delete: bool = False
     dry_run: bool = True
 
     def run(self, run: Run) -> DedupReport:
         """Do it."""
-        asked = {name: getattr(self, name) for name in Dedup.model_fields if name not in Common.model_fields}
-        table = self.open().open_table(self.table)
-        del asked["job"], asked["table"]
-        return dedup(table, **asked, executor=run.engine, job_id=run.job_id, on_event=run.on_event)
+        return dedup(self.open().open_table(self.table), **self.asked(run))
 
 
-Job = Etl | BuildIndex | Compact | Dedup
-KINDS: dict[str, type[Etl | BuildIndex | Compact | Dedup]] = {
+Job = Etl | BuildIndex | Compact | Dedup | Outliers | Classify | Mine
+KINDS: dict[str, type[Job]] = {
     "etl": Etl,
     "build_index": BuildIndex,
     "compact": Compact,
     "dedup": Dedup,
+    "outliers": Outliers,
+    "classify": Classify,
+    "mine": Mine,
 }

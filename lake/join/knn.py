@@ -121,21 +121,17 @@ def result_schema(plan: Plan) -> Schema:
             if name == ROW_ID:
                 columns.append(Column(named(prefix, name), pa.int64()))
                 continue
-            known = one.snapshot.schema.column(name)
-            embedding = known.embedding and replace(known.embedding, of=None)
-            columns.append(
-                Column(
-                    prefix + name,
-                    known.type,
-                    known.role,
-                    nullable=known.nullable,
-                    embedding=embedding,
-                    metadata=known.metadata,
-                )
-            )
+            columns.append(carried(one.snapshot.schema.column(name), prefix))
     columns += [Column("rank", pa.int32()), Column("distance", pa.float32())]
     keys = [named("left_", name) for name in plan.left.key] + [named("right_", name) for name in plan.right.key]
     return Schema(columns, key=keys)
+
+
+def carried(known: Column, prefix: str) -> Column:
+    """Return what a column of a table is called in a result, with what its values mean."""
+    embedding = known.embedding and replace(known.embedding, of=None)
+    name, nullable = prefix + known.name, known.nullable
+    return Column(name, known.type, known.role, nullable=nullable, embedding=embedding, metadata=known.metadata)
 
 
 def forecast(plan: Plan) -> Forecast:

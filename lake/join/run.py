@@ -186,7 +186,7 @@ class Job:
         blocks = spans(dict(plan.source.loose), plan.sort_rows) if plan.source.loose else []
         tasks = [SortRows(right, block, plan.metric, centroids, at) for at, block in enumerate(blocks)]
         found = self._stage(workers, "sort", tasks, self.ledger())
-        return (*runs, *(Run(self.folder.join(r.value), "vector") for r in sorted(found, key=lambda r: r.key)))
+        return (*runs, *(Run(self.folder.join(r.value), "vector") for r in found))
 
     def _live(self, fragments: frozenset[int], segment: str) -> str:
         """Note which rows of a segment are to be found: alive, where it indexed them, and passing the filter."""
@@ -247,7 +247,8 @@ class Job:
         if not tasks:
             return []
         try:
-            return list(run_stage(executor, Stage(name, tasks, self.plan.memory), ledger, self.on_event))
+            done = run_stage(executor, Stage(name, tasks, self.plan.memory), ledger, self.on_event)
+            return sorted(done, key=lambda result: result.key)  # the same order, whoever was done first
         except TaskFailed as error:
             if isinstance(error.__cause__, InvalidInput):  # the caller's data, whoever came upon it
                 raise error.__cause__ from error
@@ -267,10 +268,10 @@ class Job:
                 executor.close()
 
 
-def sample(side: Side, rows: dict[int, int]) -> Ids:
+def sample(side: Side, rows: dict[int, int], size: int = SAMPLE) -> Ids:
     """Draw row ids of a side, the same each time."""
     total = sum(rows.values())
-    chosen = np.sort(np.random.default_rng(_SEED).choice(total, min(total, SAMPLE), replace=False))
+    chosen = np.sort(np.random.default_rng(_SEED).choice(total, min(total, size), replace=False))
     found, before = [np.empty(0, np.int64)], 0
     for fragment, held in rows.items():
         here = chosen[(chosen >= before) & (chosen < before + held)] - before

@@ -186,7 +186,7 @@ def test_a_dry_run_tells_and_the_same_job_then_does(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="begun with other parameters"):
         table.dedup(**asked | {"within": 0.02})
     names = {name.rpartition("/")[2] for name in Files(Location.of(tmp_path / "_jobs")).names()}
-    assert names == {"dedup.json", "report.json"}
+    assert names == {"asked.json", "report.json"}
 
 
 CHANGES: dict[str, tuple[Change, set[int], set[int]]] = {

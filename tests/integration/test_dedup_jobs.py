@@ -83,7 +83,7 @@ def test_killed_and_submitted_again(tmp_path: Path, moment: str) -> None:
     assert lk["groups"].version == 1
     assert [v.verb for v in table.versions()].count("delete") == 1
     files = Files(Location.of(tmp_path / "_jobs"))
-    assert set(files.names()) == {"tidy/t/dedup.json", "tidy/t/report.json"}
+    assert set(files.names()) == {"tidy/t/asked.json", "tidy/t/report.json"}
 
 
 def conf(place: Path) -> Path:

@@ -1,0 +1,91 @@
+"""Jobs that look at the neighbours of a table's rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lake.analytics import ClassifyReport, MineReport, OutlierReport, classify, mine, outliers
+from lake.etl.spec import Names
+from lake.job.common import Analysis, Run
+
+
+class Outliers(Analysis):
+    """Score rows by their distance to their neighbours; see `lake.outliers`."""
+
+    job: Literal["outliers"]
+    into: str
+    k: int = 10
+    score: str = "kth"
+    share: float = 0.01
+    column: str | None = None
+    where: str | None = None
+    metric: str | None = None
+    recall: float = 0.95
+
+    def run(self, run: Run) -> OutlierReport:
+        """Do it."""
+        return outliers(self.open().open_table(self.table), **self.asked(run))
+
+
+class Classify(Analysis):
+    """Give rows the labels of their neighbours; see `lake.classify`.
+
+    Parameters
+    ----------
+    labelled : str, optional
+        The table to take labels from.
+    """
+
+    job: Literal["classify"]
+    label: str
+    into: str
+    labelled: str | None = None
+    k: int = 10
+    least: float = 0.5
+    sample: int = 500
+    column: str | None = None
+    where: str | None = None
+    labelled_where: str | None = None
+    metric: str | None = None
+    recall: float = 0.95
+
+    def run(self, run: Run) -> ClassifyReport:
+        """Do it."""
+        lk = self.open()
+        labelled = None if self.labelled is None else lk.open_table(self.labelled)
+        return classify(lk.open_table(self.table), **self.asked(run) | {"labelled": labelled})
+
+
+class Mine(Analysis):
+    """Mine hard negatives and positives; see `lake.mine`.
+
+    Parameters
+    ----------
+    table : str
+        Of the anchors.
+    pool : str, optional
+        The table to take positives and negatives from.
+    """
+
+    job: Literal["mine"]
+    label: str
+    into: str
+    pool: str | None = None
+    k: int = 50
+    positives: int = 1
+    negatives: int = 3
+    margin: float | None = 0.0
+    relative: float = 0.0
+    skip: int = 0
+    columns: Names = ()
+    column: str | None = None
+    where: str | None = None
+    pool_where: str | None = None
+    metric: str | None = None
+    recall: float = 0.95
+
+    def run(self, run: Run) -> MineReport:
+        """Do it."""
+        lk = self.open()
+        pool = None if self.pool is None else lk.open_table(self.pool)
+        return mine(lk.open_table(self.table), **self.asked(run) | {"pool": pool})
