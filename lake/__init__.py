@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lake.analytics import ClassifyReport as ClassifyReport
+    from lake.analytics import ClusterReport as ClusterReport
     from lake.analytics import DedupReport as DedupReport
     from lake.analytics import MineReport as MineReport
     from lake.analytics import OutlierReport as OutlierReport
     from lake.analytics import classify as classify
+    from lake.analytics import cluster as cluster
     from lake.analytics import dedup as dedup
     from lake.analytics import mine as mine
     from lake.analytics import outliers as outliers
@@ -80,6 +82,8 @@ _HOMES = {
     "Snapshot": "lake.table.snapshot",
     "knn_join": "lake.join",
     "JoinResult": "lake.join",
+    "cluster": "lake.analytics",
+    "ClusterReport": "lake.analytics",
     "dedup": "lake.analytics",
     "DedupReport": "lake.analytics",
     "outliers": "lake.analytics",

@@ -413,6 +413,11 @@ class Table:
         """Mine hard negatives and positives of these rows; see `lake.mine`."""
         return analytics.mine(self, label=label, into=into, **options)
 
+    def cluster(self, clusters: int, **options: Any) -> analytics.ClusterReport:
+        """Cluster rows by k-means, and write each row's cluster into a column; see `lake.cluster`."""
+        self._target()
+        return analytics.cluster(self, clusters, **options)
+
     def versions(self, limit: int | None = None) -> list[history.Version]:
         """Return the retained versions, newest first."""
         return history.versions(self._location, self._branch, limit)

@@ -1,9 +1,13 @@
 """Analyses of a table's vectors, on top of the kNN join."""
 
-from lake.analytics.classify import ClassifyReport, classify
+from lake.analytics.classify import classify
+from lake.analytics.cluster import cluster
 from lake.analytics.dedup import dedup
-from lake.analytics.mine import MineReport, mine
-from lake.analytics.outliers import OutlierReport, outliers
+from lake.analytics.mine import mine
+from lake.analytics.outliers import outliers
 from lake.analytics.report import DedupReport
+from lake.analytics.reports import ClassifyReport, MineReport, OutlierReport
+from lake.analytics.sizes import ClusterReport
 
 __all__ = ["dedup", "DedupReport", "outliers", "OutlierReport", "classify", "ClassifyReport", "mine", "MineReport"]
+__all__ += ["cluster", "ClusterReport"]

@@ -1,5 +1,6 @@
 """Jobs: one YAML file each, for schedulers and people."""
 
+from lake.job.clusters import Cluster
 from lake.job.common import Report, Run
 from lake.job.conf import Document
 from lake.job.kinds import KINDS, BuildIndex, Compact, Dedup, Etl, Job
@@ -10,6 +11,7 @@ __all__ = [
     "KINDS",
     "BuildIndex",
     "Classify",
+    "Cluster",
     "Compact",
     "Dedup",
     "Document",
