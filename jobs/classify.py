@@ -5,7 +5,7 @@
     ray job submit --working-dir . -- python jobs/classify.py conf/classify.yaml --engine ray
 
 The same as ``lake run conf/classify.yaml``, for schedulers that want a program; ``--help`` tells the options. What
-the job does is in `lake.job.neighbours`, since workers import what they run. Exit codes: 0 done, now or before; 1 failed;
+the job does is in `lake.job`, since workers import what they run. Exit codes: 0 done, now or before; 1 failed;
 2 wrong call, configuration or data; 3 not found; 4 conflict, try again; 5 unknown, repeat with the same job id.
 """
 

@@ -3,69 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lake.analytics.analyse import Tables, analyse
 from lake.analytics.joined import ByRow
-from lake.analytics.neighbours import Analysis, How, Tables, analyse
+from lake.analytics.neighbours import Analysis, How
+from lake.analytics.reports import ClassifyReport
 from lake.analytics.results import columns_of, fraction, slices, values_of, whole_number
-from lake.analytics.told import NeighbourReport
 from lake.analytics.votes import check_label, interval, vote
 from lake.errors import InvalidInput
 from lake.join.run import sample as drawn
 from lake.run import Callback, Executor
 from lake.schema import Column
 from lake.table.sql import both, quote
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifyReport(NeighbourReport):
-    """What was found: ``rows = labelled + undecided + without_vector``.
-
-    Parameters
-    ----------
-    label : str
-    examples : int
-        Rows that have a label, whose votes were counted.
-    labelled : int
-        Rows that got one.
-    undecided : int
-        Rows whose confidence is below `least`; should one have no neighbour at all, it is not in the result.
-    least : float
-    accuracy : mapping or None
-        Rows of a sample of examples got a label by the votes of all the other examples: the share of right labels
-        among those decided (``measured``, with the 95% interval ``low`` to ``high``), of so many (``sample``),
-        ``decided`` of them; ``baseline`` is the share that the sample's commonest label would get right. ``None`` if
-        nothing could be measured.
-    """
-
-    label: str
-    examples: int
-    labelled: int
-    undecided: int
-    least: float
-    accuracy: Mapping[str, float] | None = field(hash=False)
-
-    def found(self) -> list[str]:
-        """Say what was found, in lines."""
-        counts = (
-            f"{self.rows:,} rows = {self.labelled:,} labelled + {self.undecided:,} undecided (confidence below "
-            f"{self.least:g}) + {self.without_vector:,} without a vector; {self.label!r} of {self.examples:,} examples"
-        )
-        if self.accuracy is None:
-            return [counts, "accuracy: not measured"]
-        told = self.accuracy
-        accuracy = (
-            f"accuracy {told['measured']:.3f} ({told['low']:.3f} to {told['high']:.3f}) by leaving one out, "
-            f"{told['decided']:,} of {told['sample']:,} examples decided; the commonest label alone: "
-            f"{told['baseline']:.3f}"
-        )
-        return [counts, accuracy]
 
 
 def classify(

@@ -3,59 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import pyarrow as pa
-
-from lake.analytics.neighbours import Analysis, How, Tables, analyse
-from lake.analytics.results import columns_of, slices, values_of, whole_number
-from lake.analytics.told import NeighbourReport
-from lake.analytics.triplets import Rule, triplets
+from lake.analytics.analyse import Tables, analyse
+from lake.analytics.neighbours import Analysis, How
+from lake.analytics.reports import MineReport
+from lake.analytics.roles import rows_of, target_of
+from lake.analytics.triplets import check_rule
 from lake.analytics.votes import check_label
 from lake.errors import InvalidInput
 from lake.run import Callback, Executor
-from lake.schema import Column
-from lake.table.parts import PartedWrite
-from lake.table.snapshot import Snapshot
-
-
-@dataclass(frozen=True, kw_only=True)
-class MineReport(NeighbourReport):
-    """What was found: ``rows = mined + no_positive + no_negative + without_vector``.
-
-    Parameters
-    ----------
-    label : str
-    triplets : int
-        Rows of the result.
-    mined : int
-        Anchors that have triplets.
-    no_positive, no_negative : int
-        Anchors that have none: no row of their label is among the k nearest, or none of another that is far enough.
-    refused : int
-        Neighbours of another label that were too near to be taken for negatives.
-    """
-
-    label: str
-    triplets: int
-    mined: int
-    no_positive: int
-    no_negative: int
-    refused: int
-
-    def found(self) -> list[str]:
-        """Say what was found, in lines."""
-        counts = (
-            f"{self.rows:,} anchors = {self.mined:,} mined + {self.no_positive:,} without a positive + "
-            f"{self.no_negative:,} without a negative + {self.without_vector:,} without a vector"
-        )
-        return [
-            counts,
-            f"{self.triplets:,} triplets; {self.refused:,} neighbours of another {self.label!r} were too near",
-        ]
 
 
 def mine(
@@ -135,7 +92,7 @@ def mine(
     """
 
     def find(work: Analysis) -> MineReport:
-        rule = _rule(positives, negatives, margin, relative, skip)
+        rule = check_rule(positives, negatives, margin, relative, skip)
         if isinstance(columns, str):
             raise InvalidInput(f"columns={columns!r}: give a list")
         left, right = work.tables[0], work.tables[-1]
@@ -145,12 +102,12 @@ def mine(
         plan = work.plan(work.side(left, where, label), work.side(right, pool_where, label))
         if plan.metric == "dot" and rule.relative:
             raise InvalidInput("relative= is a share of a distance, and 1 - dot is none; give margin=")
-        target = _target(work, columns)
+        target = target_of(work, columns)
         apart = (left.location.uri, left.branch) == (right.location.uri, right.branch)
         counts: Counter[str] = Counter()
         with work.begun():
             told = work.join("near", plan, apart=apart)
-            work.write(target, _results(work, label, rule, columns, counts))
+            work.write(target, rows_of(work, label, rule, columns, counts))
         return MineReport(
             job=work.kept.job,
             table=left.location.uri,
@@ -174,53 +131,3 @@ def mine(
     tables = [anchors] if pool is None else [anchors, pool]
     how = How(k, column, metric, recall, executor, memory, on_event)
     return analyse("mine", tables, asked, MineReport, find, how=how, into=into, job_id=job_id)
-
-
-def _rule(positives: int, negatives: int, margin: float | None, relative: float, skip: int) -> Rule:
-    for name, number in (("margin", margin), ("relative", relative)):
-        if number is None and name == "margin":
-            continue
-        if isinstance(number, bool | str) or not isinstance(number, float | int | np.number) or not number >= 0:
-            raise InvalidInput(f"{name}={number!r}: give a distance, 0 or more")
-    return Rule(
-        whole_number("positives", positives),
-        whole_number("negatives", negatives),
-        None if margin is None else float(margin),
-        float(relative),
-        whole_number("skip", skip, 0),
-    )
-
-
-def _target(work: Analysis, columns: Sequence[str]) -> PartedWrite:
-    """Begin to write the result: keys of all three, distances, and what else is carried."""
-    keys, more = list[Column](), list[Column]()
-    for role, table in _roles(work):
-        key = columns_of(table, role)
-        keys += key
-        more += columns_of(table, role, columns)[len(key) :]
-    own = [Column("positive_distance", pa.float32()), Column("negative_distance", pa.float32())]
-    return work.target([*keys, *own, *more], len(keys))
-
-
-def _roles(work: Analysis) -> tuple[tuple[str, Snapshot], ...]:
-    anchors, pool = work.tables[0], work.tables[-1]
-    return ("anchor_", anchors), ("positive_", pool), ("negative_", pool)
-
-
-def _results(
-    work: Analysis, label: str, rule: Rule, columns: Sequence[str], counts: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    left, right = f"left_{label}", f"right_{label}"
-    for lists in work.lists("near", [left, right]):
-        found = triplets(lists, lists.pairs[left], lists.pairs[right], rule)
-        counts.update(triplets=len(found.anchors), mined=found.mined, no_negative=found.no_negative)
-        counts.update(refused=found.refused)
-        for some in slices(len(found.anchors)):
-            values: dict[str, Any] = {
-                "positive_distance": pa.array(found.positive_distances[some]),
-                "negative_distance": pa.array(found.negative_distances[some]),
-            }
-            ids = (found.anchors, found.positives, found.negatives)
-            for (role, table), of in zip(_roles(work), ids, strict=True):
-                values |= values_of(table, of[some], role, columns)
-            yield values

@@ -5,34 +5,25 @@ The driver reads the lists that a join has left some at a time, and writes what 
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from lake.analytics.folder import ASKED, REPORT, JobFolder
+from lake.analytics.folder import JobFolder
 from lake.analytics.joined import ByRow, Lists, Told, join, read
-from lake.analytics.told import NeighbourReport
-from lake.errors import InvalidInput, LakeError
-from lake.index.jobs import job_folder
+from lake.errors import InvalidInput
 from lake.join import knn
-from lake.join.api import HasSnapshot
 from lake.join.plan import Plan
 from lake.run import Callback, Executor, LocalExecutor
-from lake.run.task import check_name
 from lake.schema import Column, Schema
 from lake.storage import Location, table_name
 from lake.table import pins
 from lake.table.parts import PartedWrite, begin
 from lake.table.snapshot import Snapshot
 from lake.table.sql import both, quote
-
-R = TypeVar("R", bound=NeighbourReport)
-Tables = HasSnapshot | Snapshot
 
 
 @dataclass(frozen=True)
@@ -144,38 +135,3 @@ def _batches(schema: pa.Schema, blocks: Iterator[dict[str, Any]]) -> Iterator[pa
     for block in blocks:
         table = pa.table([block[name] for name in schema.names], schema=schema)
         yield from table.combine_chunks().to_batches()
-
-
-def analyse(
-    kind: str,
-    tables: Sequence[Tables],
-    asked: Mapping[str, Any],
-    report: type[R],
-    find: Callable[[Analysis], R],
-    *,
-    how: How,
-    into: str,
-    job_id: str | None,
-) -> R:
-    """Run an analysis: begin it, go on with it, or tell what it told."""
-    started = time.monotonic()
-    for table in tables:
-        if not isinstance(table, HasSnapshot | Snapshot):
-            raise InvalidInput(f"{kind}: give a table or a snapshot, not {type(table).__name__}")
-    snapshots = [table if isinstance(table, Snapshot) else table.snapshot() for table in tables]
-    job = f"{kind}-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
-    kept = JobFolder(job, kind, job_folder(snapshots[0].location, job))
-    asked = {**asked, "k": how.k, "column": how.column, "metric": how.metric, "recall": how.recall, "into": into}
-    work = Analysis(kept, asked, kept.begun(asked, snapshots), how, into)
-    told = kept.report()
-    if told is not None:
-        return replace(report(**told), seconds=time.monotonic() - started, repeated=True)
-    try:
-        done = replace(find(work), seconds=time.monotonic() - started)
-    except LakeError:
-        if job_id is None:  # nobody can go on with it
-            kept.clear()
-        raise
-    kept.finish(done.to_dict())
-    kept.clear(*(() if job_id is None else (ASKED, REPORT)))
-    return done

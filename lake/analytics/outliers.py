@@ -4,56 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lake.analytics.analyse import Tables, analyse
 from lake.analytics.joined import Ids
-from lake.analytics.neighbours import Analysis, How, Tables, analyse
+from lake.analytics.neighbours import Analysis, How
+from lake.analytics.reports import OutlierReport
 from lake.analytics.results import columns_of, fraction, slices, values_of
 from lake.analytics.scores import SCORES, scored, search_again
-from lake.analytics.told import NeighbourReport
 from lake.errors import InvalidInput
 from lake.run import Callback, Executor
 from lake.schema import Column
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutlierReport(NeighbourReport):
-    """What was found: every row has a score but those without a vector, ``rows = scored + without_vector``.
-
-    The one row of a table that has a vector has no neighbour, and no score.
-
-    Parameters
-    ----------
-    scored, flagged : int
-    threshold : float or None
-        The lowest score that is flagged.
-    median, largest : float or None
-        Of all scores.
-    searched_again : int
-        Rows that were compared with every other after the join.
-    """
-
-    scored: int
-    flagged: int
-    threshold: float | None
-    median: float | None
-    largest: float | None
-    searched_again: int
-
-    def found(self) -> list[str]:
-        """Say what was found, in lines."""
-        lines = [f"{self.rows:,} rows = {self.scored:,} scored + {self.without_vector:,} without a vector"]
-        if self.flagged:
-            lines.append(
-                f"{self.flagged:,} flagged, with scores from {self.threshold:g}; the median is {self.median:g}, "
-                f"the largest {self.largest:g}"
-            )
-        return lines
 
 
 def outliers(

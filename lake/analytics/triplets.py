@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lake.analytics.joined import Ids, Lists
+from lake.analytics.results import whole_number
+from lake.errors import InvalidInput
 
 Mask = NDArray[np.bool_]
 
@@ -98,3 +100,25 @@ def _nth(chosen: Mask, lists: Lists) -> Ids:
     before: Ids = total[lists.starts] - chosen[lists.starts]
     counted: Ids = total - before[lists.lists]
     return counted
+
+
+def check_rule(positives: int, negatives: int, margin: float | None, relative: float, skip: int) -> Rule:
+    """Check a rule.
+
+    Raises
+    ------
+    InvalidInput
+        A number of it makes no sense.
+    """
+    for name, number in (("margin", margin), ("relative", relative)):
+        if number is None and name == "margin":
+            continue
+        if isinstance(number, bool | str) or not isinstance(number, float | int | np.number) or not number >= 0:
+            raise InvalidInput(f"{name}={number!r}: give a distance, 0 or more")
+    return Rule(
+        whole_number("positives", positives),
+        whole_number("negatives", negatives),
+        None if margin is None else float(margin),
+        float(relative),
+        whole_number("skip", skip, 0),
+    )

@@ -54,7 +54,7 @@ def vote(lists: Lists, labels: pa.ChunkedArray) -> Votes:
     best = np.flatnonzero(np.diff(of[order], prepend=-1))
     total = np.add.reduceat(sums, best)  # ballots of a list stand together, in either order
     after = np.minimum(best + 1, len(order) - 1)
-    agreed = (after == best) | (of[order[after]] != of[order[best]])
+    agreed = (after == best) | (of[order[after]] != of[order[best]]) | (sums[order[after]] == 0)
     label, runner = (codes[first[order[at]]] for at in (best, after))
     return Votes(
         coded.dictionary.take(pa.array(label)),
