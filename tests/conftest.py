@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ __all__ = ["on_ray", "ray_cluster", "spark", "spark_cluster", "spark_connect"]
 
 pytest.register_assert_rewrite("tests.unit.run.executor_suite")
 
+# Spark's processes live for seconds here: code that is compiled at once, and badly, suits them.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
 # A change is judged by the same examples each time; `make fuzz` draws new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new", derandomize=False, print_blob=True)
@@ -30,12 +34,24 @@ settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start Ray or Spark, which `make test-engines` runs by themselves."""
-    for item in items:
-        names = {*getattr(item, "fixturenames", ()), item.path.stem, item.name}
-        for engine in ("spark", "ray"):
-            if any(engine in name.split("_") or f"[{engine}" in name for name in names):
-                item.add_marker(engine)
+    """Give the tests that start Ray or Spark to one process, the others to another: on two cores, clusters wait long.
+
+    They come first, Ray's before Spark's, so that each cluster is started once. `-m ray` and `-m spark` choose them.
+    """
+    engines = {item: _engine(item) for item in items}
+    items.sort(key=lambda item: ("ray", "spark", "").index(engines[item]))
+    for item, engine in engines.items():
+        item.add_marker(pytest.mark.xdist_group("engines" if engine else str(item.path)))
+        if engine:
+            item.add_marker(engine)
+
+
+def _engine(item: pytest.Item) -> str:
+    names = {*getattr(item, "fixturenames", ()), item.path.stem, item.name}
+    for engine in ("ray", "spark"):
+        if any(engine in name.split("_") or f"[{engine}" in name for name in names):
+            return engine
+    return ""
 
 
 @pytest.fixture(scope="session")

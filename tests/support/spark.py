@@ -36,6 +36,7 @@ CONF = {
     "spark.executor.memory": "512m",
     "spark.executorEnv.PYTHONPATH": str(ROOT),
     "spark.log.level": "ERROR",
+    "spark.python.authenticate.socketTimeout": "120s",  # a Python worker takes its time where all cores are taken
     "spark.sql.shuffle.partitions": "4",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -122,7 +123,18 @@ def standalone(folder: Path, workers: int = 2) -> Iterator[Cluster]:
             wait_for(processes[0], port)
             for number in range(workers):
                 work = folder / f"worker-{number}"
-                options = ["--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--work-dir", str(work), url]
+                # Each an address of its own: Spark begins no copy of a task on the host where it runs.
+                options = [
+                    "--host",
+                    f"127.0.0.{number + 1}",
+                    "--cores",
+                    "1",
+                    "--memory",
+                    "1g",
+                    "--work-dir",
+                    str(work),
+                    url,
+                ]
                 processes.append(start(["org.apache.spark.deploy.worker.Worker", *options]))
             _until(lambda: logs.read_bytes().count(b"Successfully registered with master") == workers, logs)
             yield Cluster(url, processes[1:])

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,23 @@ class Waits:
                 raise TimeoutError("the others did not begin")
             time.sleep(0.01)
         return self.count
+
+
+@dataclass(frozen=True)
+class WaitsForCopy:
+    """Ends when a copy of it has begun."""
+
+    key: str
+    folder: str
+
+    def run(self) -> int:
+        (Path(self.folder) / f"{self.key}.{uuid.uuid4().hex}.run").touch()
+        deadline = time.monotonic() + 60
+        while runs(Path(self.folder), self.key) < 2:
+            if time.monotonic() > deadline:
+                raise TimeoutError("no copy began")
+            time.sleep(0.01)
+        return len(self.key)
 
 
 @dataclass(frozen=True)
