@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from lake.analytics import ClassifyReport as ClassifyReport
     from lake.analytics import ClusterReport as ClusterReport
     from lake.analytics import DedupReport as DedupReport
+    from lake.analytics import DriftReport as DriftReport
     from lake.analytics import MineReport as MineReport
     from lake.analytics import OutlierReport as OutlierReport
     from lake.analytics import classify as classify
     from lake.analytics import cluster as cluster
     from lake.analytics import dedup as dedup
+    from lake.analytics import drift as drift
     from lake.analytics import mine as mine
     from lake.analytics import outliers as outliers
     from lake.catalog import Lake as Lake
@@ -84,6 +86,8 @@ _HOMES = {
     "JoinResult": "lake.join",
     "cluster": "lake.analytics",
     "ClusterReport": "lake.analytics",
+    "drift": "lake.analytics",
+    "DriftReport": "lake.analytics",
     "dedup": "lake.analytics",
     "DedupReport": "lake.analytics",
     "outliers": "lake.analytics",

@@ -418,6 +418,14 @@ class Table:
         self._target()
         return analytics.cluster(self, clusters, **options)
 
+    def drift(self, before: Any, **options: Any) -> analytics.DriftReport:
+        """Tell whether the vectors differ from those of another table, or of a version, tag or time of this one.
+
+        See `lake.drift`.
+        """
+        earlier = self.at(before) if isinstance(before, int | str | datetime) else before
+        return analytics.drift(earlier, self, **options)
+
     def versions(self, limit: int | None = None) -> list[history.Version]:
         """Return the retained versions, newest first."""
         return history.versions(self._location, self._branch, limit)

@@ -105,12 +105,12 @@ class Arranging:
         """
         conflict: Conflict | None = None
         for _ in range(_ATTEMPTS):
-            head = open_head(self.location, self.branch)
-            done = earlier(head, self.location, self.branch, self.commit_id)
-            if done is not None:
-                return done.version
             snapshot = pinned(self.location, self.branch)
-            with pins.pin(snapshot, job=f"{self.job}-arrange"):
+            with pins.pin(snapshot, job=f"{self.job}-arrange"):  # also removes the pin of a driver that was killed
+                head = open_head(self.location, self.branch)
+                done = earlier(head, self.location, self.branch, self.commit_id)
+                if done is not None:
+                    return done.version
                 parts = self._write(snapshot, executor, on_event)
                 try:
                     return self._commit(snapshot, parts)

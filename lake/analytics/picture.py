@@ -61,15 +61,10 @@ def columns(heights: Sequence[float], line: float | None = None) -> str:
     return _svg(tall + 4, parts)
 
 
-def histogram(values: Sequence[float], seen: float) -> str:
-    """Draw what chance gives as columns, and what was seen as a line."""
-    low, high = min([*values, seen]), max([*values, seen])
-    span = (high - low) or 1.0
-    count, tall = 40, 70.0
-    held = [0] * count
-    for value in values:
-        held[min(count - 1, int((value - low) / span * count))] += 1
-    wide, top = _WIDTH / count, max([*held, 1])
+def histogram(held: Sequence[int], low: float, high: float, seen: float) -> str:
+    """Draw what chance gives as columns, of equal width from `low` to `high`, and what was seen as a line."""
+    span, tall = (high - low) or 1.0, 70.0
+    wide, top = _WIDTH / max(1, len(held)), max([*held, 1])
     parts = [_bar(i * wide, 16 + tall - tall * n / top, wide - 1, tall * n / top) for i, n in enumerate(held)]
     at = (seen - low) / span * (_WIDTH - 2) + 1
     parts += [_line(at, 16, at, 16 + tall, width=2), _text(at, 11, f"seen: {seen:.4g}", at / _WIDTH)]

@@ -14,8 +14,8 @@ from lake.analytics.balance import BalanceBlock, Moved, priced, quotas
 from lake.analytics.centers import Centers, Totals
 from lake.analytics.lloyd import AssignBlock, Assigned
 from lake.analytics.stages import load
+from lake.analytics.start import first
 from lake.index.kmeans import Floats
-from lake.index.kmeans import unit as unit_length
 from lake.join.side import Side, spans
 from lake.run import Callback, Executor, Ledger, Stage, run_stage
 from lake.storage import Files, Location
@@ -23,7 +23,6 @@ from lake.storage import Files, Location
 _FEWEST, _MOST, _TASKS = 8192, 1 << 18, 16
 _SETTLED = 0.001
 _FITTING = 0.01  # of the rows may be over the bound when the rounds end; they are moved
-_START_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,7 @@ class Rounds:
 
     def start(self, sample: Floats) -> None:
         """Keep centroids of a sample, in random order."""
-        first = sample[: self.clusters]
-        centers = Centers(first if self.metric == "l2" else unit_length(first), np.zeros(self.clusters), self.metric)
-        for number in range(_START_ROUNDS):
-            totals = Totals.none(centers)
-            totals.add(sample, centers.assign(sample), centers)
-            centers = totals.moved(centers, self.seed + number)
-        centers.write(self.folder, _centers(0))
+        first(sample, self.clusters, self.metric, self.seed).write(self.folder, _centers(0))
 
     @property
     def started(self) -> bool:

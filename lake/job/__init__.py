@@ -1,6 +1,6 @@
 """Jobs: one YAML file each, for schedulers and people."""
 
-from lake.job.clusters import Cluster
+from lake.job.clusters import Cluster, Drift
 from lake.job.common import Report, Run
 from lake.job.conf import Document
 from lake.job.kinds import KINDS, BuildIndex, Compact, Dedup, Etl, Job
@@ -15,6 +15,7 @@ __all__ = [
     "Compact",
     "Dedup",
     "Document",
+    "Drift",
     "Etl",
     "Job",
     "Mine",

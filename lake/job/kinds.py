@@ -14,7 +14,7 @@ from lake.etl import Load, LoadReport, load
 from lake.etl.spec import Names, Spec
 from lake.handle import Table
 from lake.index import BuildReport
-from lake.job.clusters import Cluster
+from lake.job.clusters import Cluster, Drift
 from lake.job.common import Analysis, Common, Run
 from lake.job.neighbours import Classify, Mine, Outliers
 from lake.job.report import UpkeepReport
@@ -146,7 +146,7 @@ class Dedup(Analysis):
         return dedup(self.open().open_table(self.table), **self.asked(run))
 
 
-Job = Etl | BuildIndex | Compact | Dedup | Outliers | Classify | Mine | Cluster
+Job = Etl | BuildIndex | Compact | Dedup | Outliers | Classify | Mine | Cluster | Drift
 KINDS: dict[str, type[Job]] = {
     "etl": Etl,
     "build_index": BuildIndex,
@@ -156,4 +156,5 @@ KINDS: dict[str, type[Job]] = {
     "classify": Classify,
     "mine": Mine,
     "cluster": Cluster,
+    "drift": Drift,
 }
