@@ -40,6 +40,8 @@ class OutlierReport(NeighbourReport):
                 f"{self.flagged:,} flagged, with scores from {self.threshold:g}; the median is {self.median:g}, "
                 f"the largest {self.largest:g}"
             )
+        if self.searched_again:
+            lines.append(f"{self.searched_again:,} rows were compared with every other, after the join")
         return lines
 
 
