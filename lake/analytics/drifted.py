@@ -60,8 +60,8 @@ class DriftReport:
     rows_after: int
     without_vector_before: int
     without_vector_after: int
-    statistics: tuple[Statistic, ...]
-    clusters: tuple[Growth, ...]
+    statistics: tuple[Statistic, ...] = field(repr=False)
+    clusters: tuple[Growth, ...] = field(repr=False)
     threshold: float
     plane: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]] = field(repr=False)
     seconds: float = 0.0

@@ -274,7 +274,7 @@ def test_others_may_write_while_rows_are_put_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     table = make(lake.connect(tmp_path), "t", blobs(200))
-    commit, times = arranging.commit, list[int]()
+    commit, times = committing.commit, list[int]()
 
     def late(*given: Any, **named: Any) -> Any:
         times.append(1)
@@ -347,11 +347,9 @@ def test_tables_and_vectors_that_cannot_be_clustered(tmp_path: Path) -> None:
     lance.write_dataset(pa.table({"id": [1, 2, 3], "v": vectors}), str(tmp_path / "plain.lance"))
     with pytest.raises(NotSupported, match="stable row ids"):
         lk["plain"].cluster(2)
-    blob = lk.create_table(
-        "blobs",
-        lake.Schema([lake.Column("v", lake.Embedding(8)), lake.Column("b", lake.Role.BLOB)]),
-        {"v": blobs(5), "b": [b"x"] * 5},
-    )
+    schema = lake.Schema([lake.Column("v", lake.Embedding(8)), lake.Column("b", bytes, "blob")])
+    blob = lk.create_table("blobs", schema)
+    blob.append({"v": blobs(5), "b": [b"x"] * 5})
     with pytest.raises(NotSupported, match="holds blobs"):
         blob.cluster(2, arrange=True)
     assert blob.cluster(2).labelled == 5
