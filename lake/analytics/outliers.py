@@ -57,7 +57,7 @@ def outliers(
     share : float
         Of the rows that have a vector: so many are flagged.
     refine : bool
-        Whether to compare rows again as said; it takes `share` of what the exact join would.
+        Whether to compare rows again as said; it takes twice `share` of what the exact join would, or more.
     column : str, optional
         The vectors, where a table has several.
     where : str, optional

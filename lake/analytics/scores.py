@@ -14,6 +14,7 @@ from lake.table.sql import both, quote
 Scores = NDArray[np.float32]
 
 SCORES = ("kth", "mean")
+_FIRST = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def search_again(work: Analysis, side: ByRow, found: Scored, flagged: int) -> in
     reach what the exact ones reach can be among the `flagged` largest.
     """
     exact = np.zeros(len(found.ids), np.bool_)
-    bar = np.partition(found.scores, -flagged)[-flagged] if flagged else np.inf
+    first = min(_FIRST * flagged, len(found.ids))  # the more are exact at first, the fewer are left to doubt
+    bar = np.partition(found.scores, -first)[-first] if first else np.inf
     for name in ("again", "once-more"):
         chosen = ~exact & (found.scores >= bar)
         if not chosen.any():
