@@ -95,6 +95,11 @@ class Done:
     partitions: tuple[int, ...] = ()
     fragments: tuple[str, ...] = field(default=(), repr=False)
 
+    @property
+    def rows(self) -> int:
+        """Rows that were read."""
+        return self.read
+
     @classmethod
     def decode(cls, stored: Any) -> Done:
         """Read what a ledger holds."""

@@ -62,6 +62,11 @@ class SortRows:
         """The number."""
         return f"{self.number:06d}"
 
+    @property
+    def rows(self) -> int:
+        """How many it sorts."""
+        return sum(held for _, _, held in self.spans)
+
     def run(self) -> str:
         """Return the name of the file, each attempt's own."""
         centroids = self.centroids.read()
@@ -146,6 +151,11 @@ class JoinBlock:
     def key(self) -> str:
         """The number."""
         return f"{self.number:06d}"
+
+    @property
+    def rows(self) -> int:
+        """How many it joins."""
+        return sum(held for _, _, held in self.spans)
 
     def run(self) -> Joined:
         """Read, route, compare, write."""

@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple
 
 from lake.errors import InvalidInput, JobError, TaskFailed
 from lake.run.events import Callback, StageDone, StageFailed, StageStarted, TaskDone, TaskRetried, TaskStarted
-from lake.run.task import R, Stage, Task, TaskResult
+from lake.run.task import Counts, R, Stage, Task, TaskResult
 
 
 class Outcome(NamedTuple, Generic[R]):
@@ -133,7 +133,8 @@ class Attempts(Generic[R]):
         """Take note of how an attempt ended; return the result if there is one."""
         stage, key, attempts = self._stage, task.key, self._counts[task.key]
         if outcome.error is None:
-            self._on_event(TaskDone(stage.name, key, attempts, outcome.seconds))
+            rows = next((each.rows for each in (*outcome.receipt, task) if isinstance(each, Counts)), 0)
+            self._on_event(TaskDone(stage.name, key, attempts, outcome.seconds, rows))
             return [TaskResult(key, value, attempts, outcome.seconds) for value in outcome.receipt]
         kind = type(outcome.error).__qualname__
         if attempts <= stage.retries:

@@ -69,12 +69,13 @@ class TaskRetried(Event):
 
 @dataclass(frozen=True)
 class TaskDone(Event):
-    """The task succeeded at its attempt number `attempts`, which took `seconds`."""
+    """The task succeeded at its attempt number `attempts`, which took `seconds` for `rows` rows; 0 if none are counted."""
 
     stage: str
     key: str
     attempts: int
     seconds: float
+    rows: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A live view of a job's events: tasks done, tasks a second, time left, retries, memory."""
+"""A live view of a job's events: tasks done, rows or tasks a second, time left, retries, memory."""
 
 import time
 from collections import Counter
@@ -51,6 +51,8 @@ class Progress:
         self._bar: dict[str, TaskID] = {}
         self._skipped: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
+        self._since: dict[str, float] = {}
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -74,20 +76,25 @@ class Progress:
         elif isinstance(event, StageStarted):
             skipped = self._skipped.pop(event.stage, 0)
             total = skipped + event.tasks
+            self._since[event.stage] = event.time
             self._bar[event.stage] = self._bars.add_task(event.stage, total=total, completed=skipped, note="")
         elif isinstance(event, TaskDone | TaskRetried):
             self._retried[event.stage] += isinstance(event, TaskRetried)
             bar = self._bar[event.stage]
             self._bars.update(bar, advance=isinstance(event, TaskDone))
-            self._bars.update(bar, note=self._note(event.stage))
+            self._rows[event.stage] += event.rows if isinstance(event, TaskDone) else 0
+            self._bars.update(bar, note=self._note(event))
         elif isinstance(event, StageDone | StageFailed):
             self._bars.refresh()
         if not self._bars.live.is_started and time.monotonic() - self._started > _PATIENCE:
             self._bars.start()
 
-    def _note(self, stage: str) -> str:
+    def _note(self, event: TaskDone | TaskRetried) -> str:
+        stage, passed = event.stage, event.time - self._since[event.stage]
         speed = self._bars.tasks[self._bar[stage]].speed
         parts = [f"{speed:,.1f}/s"] if speed else []
+        if self._rows[stage] and passed > 0:
+            parts = [f"{self._rows[stage] / passed:,.0f} rows/s"]
         if self._retried[stage]:
             parts.append(f"{self._retried[stage]:,} retries")
         return ", ".join([*parts, f"{resident_bytes() / 2**20:,.0f} MiB"])

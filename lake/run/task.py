@@ -91,6 +91,16 @@ class TaskResult(Generic[R]):
     seconds: float
 
 
+@runtime_checkable
+class Counts(Protocol):
+    """What a task, or its receipt, may offer besides: the rows that it went through, for people who look on."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        ...
+
+
 class Executor(Protocol):
     """Runs a stage's tasks somewhere: in local processes, on Ray, on Spark."""
 

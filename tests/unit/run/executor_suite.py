@@ -29,7 +29,7 @@ from lake.run import (
     ignore,
     run_stage,
 )
-from tests.unit.run.scripted import Holds, Planned, Raises, ReturnsLock, Scripted, Waits, runs
+from tests.unit.run.scripted import Counted, Holds, Planned, Raises, ReturnsLock, Scripted, Waits, runs
 
 
 class DirectoryStore:
@@ -72,6 +72,11 @@ class ExecutorSuite:
         assert sorted((r.key, r.value, r.attempts) for r in results) == sorted((t.key, len(t.key), 1) for t in tasks)
         assert all(r.seconds >= 0 for r in results)
         assert runs(tmp_path) == 60
+
+    def test_rows_are_told_where_tasks_count_them(self, executor: Executor) -> None:
+        events: list[Event] = []
+        assert len(list(executor.run(Stage("s", [Counted("a", 30), Counted("b", 7)]), events.append))) == 2
+        assert {e.key: e.rows for e in events if isinstance(e, TaskDone)} == {"a": 30, "b": 7}
 
     def test_a_stage_may_be_empty(self, executor: Executor) -> None:
         events: list[Event] = []

@@ -192,6 +192,17 @@ class Threads:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Says how many rows it goes through."""
+
+    key: str
+    rows: int
+
+    def run(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
 class Nothing:
     key: str
 

@@ -38,6 +38,17 @@ def test_a_terminal_shows_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/s" in shown
 
 
+def test_rows_are_told_where_tasks_count_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", -1.0)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    with Progress(console) as progress:
+        progress(StageStarted("load", 2, 2, time=100.0))
+        progress(TaskDone("load", "a", 1, 0.1, 3000, time=101.0))
+        progress(TaskDone("load", "b", 1, 0.1, 5000, time=102.0))
+    assert isinstance(console.file, io.StringIO)
+    assert "4,000 rows/s" in console.file.getvalue()
+
+
 def test_short_work_shows_nothing() -> None:
     assert _show(Console(file=io.StringIO(), force_terminal=True, width=120)) == ""
 
