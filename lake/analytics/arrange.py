@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import lance
-import numpy as np
 import pyarrow as pa
 from lance.fragment import FragmentMetadata
-from numpy.typing import NDArray
 
+from lake.analytics.layout import layout
 from lake.analytics.stages import Ids, load, save
 from lake.errors import Conflict, NotSupported
 from lake.join.side import take
@@ -169,32 +168,6 @@ def check_arrange(snapshot: Snapshot) -> None:
     blobs = [c.name for c in snapshot.schema.columns if c.role == Role.BLOB]
     if blobs:
         raise NotSupported(f"arrange=True: {snapshot.location.uri} holds blobs in {blobs}; leave it as it is")
-
-
-def layout(dataset: lance.LanceDataset, column: str, rows: int) -> Iterator[Ids]:
-    """Yield the row ids of each fragment to be: whole values together where they fit, null last."""
-    parts = [b for b in dataset.scanner(columns=[column], with_row_id=True).to_batches() if b.num_rows]
-    if not parts:
-        return
-    table = pa.Table.from_batches(parts)
-    ids = table["_rowid"].to_numpy().astype(np.int64)
-    held = table[column]
-    values: NDArray[np.int64] = held.fill_null(0).to_numpy().astype(np.int64)
-    absent = held.is_null().to_numpy().astype(bool)
-    order = np.lexsort((values, absent))
-    ids, values, absent = ids[order], values[order], absent[order]
-    edges = np.flatnonzero((np.diff(values) != 0) | (np.diff(absent) != 0)) + 1
-    start = end = 0
-    for edge in [*edges, len(ids)]:
-        if edge - start > rows and end > start:  # the value does not fit beside those before it
-            yield ids[start:end]
-            start = end
-        while edge - start > rows:
-            yield ids[start : start + rows]
-            start += rows
-        end = edge
-    if start < len(ids):
-        yield ids[start:]
 
 
 def _encode(part: Part) -> dict[str, Any]:

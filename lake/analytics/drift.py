@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
-import numpy as np
-
-from lake.analytics.cluster import task_bytes
 from lake.analytics.drifted import DriftReport
+from lake.analytics.drifting import Asked, all_of
 from lake.analytics.folder import ASKED, REPORT, JobFolder
-from lake.analytics.growth import CountBlock, Sample, growths, names
-from lake.analytics.stages import Ids, draw, workers
-from lake.analytics.start import first
-from lake.analytics.twosample import compare, plane
-from lake.errors import InvalidInput, LakeError, MemoryExceeded
+from lake.analytics.stages import workers
+from lake.errors import InvalidInput, LakeError
 from lake.index.jobs import job_folder
-from lake.join import knn
 from lake.join.api import HasSnapshot
-from lake.join.kernel import METRICS
-from lake.join.side import Side, spans
-from lake.run import Callback, Executor, Ledger, Stage, listening, run_stage
+from lake.run import Callback, Executor, listening
 from lake.run.task import check_name
-from lake.storage import Files
 from lake.table import pins
 from lake.table.snapshot import Snapshot
-from lake.table.sql import both, whole
-
-_BLOCK_ROWS = 1 << 18
-_SHOWN = 300
-_CENTERS = "centers.npz"
-_FAMILIES = 4  # three statistics, and the clusters, which are corrected among themselves
 
 
 def drift(
@@ -110,8 +93,8 @@ def drift(
             raise InvalidInput(f"drift: give tables or snapshots, not {type(side).__name__}")
     given = [side if isinstance(side, Snapshot) else side.snapshot() for side in (before, after)]
     job = f"drift-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
-    filters = (_all_of(given[0], where, before_where), _all_of(given[1], where, after_where))
-    asked = _Asked(column, filters, metric, label, clusters, k, sample, permutations, alpha, seed)
+    filters = (all_of(given[0], where, before_where), all_of(given[1], where, after_where))
+    asked = Asked(column, filters, metric, label, clusters, k, sample, permutations, alpha, seed)
     kept = JobFolder(job, "drift", job_folder(given[1].location, job))
     snapshots = kept.begun(asdict(asked), given)
     known = kept.report()
@@ -135,130 +118,3 @@ def drift(
     kept.finish(report.to_dict())
     kept.clear(*(() if job_id is None else (ASKED, REPORT)))
     return report
-
-
-def _all_of(snapshot: Snapshot, *filters: str | None) -> str | None:
-    return both(*(whole(where, snapshot.schema.names) for where in filters if where is not None))
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What decides the result; see `drift`."""
-
-    column: str | None
-    filters: tuple[str | None, str | None]
-    metric: str | None
-    label: str | None
-    clusters: int
-    k: int
-    sample: int
-    permutations: int
-    alpha: float
-    seed: int
-
-    def check(self, snapshots: Sequence[Snapshot], memory: int | str, kept: JobFolder) -> _Plan:
-        """Refuse what makes no sense before anything is done."""
-        least = {"clusters": 1, "k": 1, "sample": 2, "permutations": 19, "seed": 0}
-        for name, low in least.items():
-            number = getattr(self, name)
-            if type(number) is not int or number < low:
-                raise InvalidInput(f"{name}={number!r}: give a whole number, {low} or more")
-        if not isinstance(self.alpha, float) or not 0 < self.alpha < 1:
-            raise InvalidInput(f"alpha={self.alpha!r}: give a probability between 0 and 1")
-        if self.alpha * (self.permutations + 1) <= _FAMILIES:
-            least_number = int(_FAMILIES / self.alpha)
-            raise InvalidInput(
-                f"permutations={self.permutations}: nothing could be told at alpha={self.alpha}; give {least_number:,}"
-            )
-        sides = []
-        for snapshot, where in zip(snapshots, self.filters, strict=True):
-            side = knn.side(snapshot, self.column, where, (), "")
-            side.check()
-            if self.label is not None:
-                snapshot.schema.column(self.label)
-            sides.append(side)
-        if sides[0].dimension != sides[1].dimension:
-            raise InvalidInput(f"before has {sides[0].dimension} dimensions, after {sides[1].dimension}")
-        embedding = sides[1].vectors.embedding
-        metric = self.metric or (embedding.metric if embedding else "l2")
-        if metric not in METRICS:
-            raise InvalidInput(f"metric={metric!r}: give one of {', '.join(METRICS)}")
-        allowed, needed = knn.parse_bytes(memory), task_bytes(self.clusters, sides[0].dimension)
-        if needed > allowed:
-            raise MemoryExceeded(f"{self.clusters:,} clusters need memory={needed:,} bytes at least, not {allowed:,}")
-        return _Plan(self, (sides[0], sides[1]), metric, kept, needed)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A comparison, every choice made."""
-
-    asked: _Asked
-    sides: tuple[Side, Side]
-    metric: str
-    kept: JobFolder
-    memory: int
-
-    @property
-    def flop(self) -> float:
-        rows = sum(sum(side.fragments().values()) for side in self.sides)
-        return 2.0 * rows * self.asked.clusters * self.sides[0].dimension
-
-    def draw(self) -> list[Sample]:
-        """Draw a sample of each side, another of each, or rows of two versions would be the same ones."""
-        found = []
-        for at, (name, side) in enumerate(zip(("before", "after"), self.sides, strict=True)):
-            seed = 2 * self.asked.seed + at
-            points, ids = draw(side, side.fragments(), self.metric, self.asked.sample, seed)
-            if len(points) < 2:  # noqa: PLR2004  a distance within a side takes two
-                raise InvalidInput(f"{name}: {len(points)} rows have a vector; give a side of two or more")
-            found.append(Sample(side, points, ids))
-        if sum(len(sample.points) for sample in found) < self.asked.clusters:
-            raise InvalidInput(f"clusters={self.asked.clusters}: more than the rows of both samples")
-        return found
-
-    def run(self, drawn: list[Sample], engine: Executor, on_event: Callback) -> DriftReport:
-        """Compare samples, count all rows."""
-        asked = self.asked
-        before, after = (sample.points for sample in drawn)
-        pooled = np.concatenate([before, after])
-        shuffled = pooled[np.random.default_rng(asked.seed).permutation(len(pooled))]
-        centers = first(shuffled, asked.clusters, self.metric, asked.seed)
-        centers.write(self.kept.location, _CENTERS)
-        counts = [self._count(name, side, engine, on_event) for name, side in zip("ba", self.sides, strict=True)]
-        called = names(drawn, centers, asked.label)
-        threshold = asked.alpha / _FAMILIES
-        grown = growths(counts[0], counts[1], called, threshold)
-        statistics = compare(before, after, asked.k, asked.permutations, asked.seed)
-        snapshots = [side.snapshot for side in self.sides]
-        totals = [sum(side.fragments().values()) for side in self.sides]
-        return DriftReport(
-            job=self.kept.job,
-            before=_named(snapshots[0], asked.filters[0]),
-            after=_named(snapshots[1], asked.filters[1]),
-            metric=self.metric,
-            rows_before=totals[0],
-            rows_after=totals[1],
-            without_vector_before=totals[0] - int(counts[0].sum()),
-            without_vector_after=totals[1] - int(counts[1].sum()),
-            statistics=tuple(statistics),
-            clusters=tuple(grown),
-            threshold=threshold,
-            plane=plane(before, after, _SHOWN),
-        )
-
-    def _count(self, name: str, side: Side, engine: Executor, on_event: Callback) -> Ids:
-        tasks = [
-            CountBlock(side, block, at, self.metric, self.kept.location, _CENTERS)
-            for at, block in enumerate(spans(side.fragments(), _BLOCK_ROWS))
-        ]
-        ledger: Ledger[Any] = Ledger(Files(self.kept.location.join("ledger")), self.kept.job, list, tuple)
-        done = run_stage(engine, Stage(f"count-{name}", tasks, self.memory), ledger, on_event)
-        counts = np.zeros(self.asked.clusters, np.int64)
-        for result in done:
-            counts += result.value
-        return counts
-
-
-def _named(snapshot: Snapshot, where: str | None) -> str:
-    return f"{snapshot.location.uri} version {snapshot.version}" + (f" where {where}" if where else "")

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from lake.analytics.assigned import Told
-from lake.analytics.balance import BalanceBlock, Moved, priced, quotas
+from lake.analytics.balance import BalanceBlock, Moved
 from lake.analytics.centers import Centers, Totals
 from lake.analytics.lloyd import AssignBlock, Assigned
+from lake.analytics.quotas import priced, quotas
 from lake.analytics.stages import load
 from lake.analytics.start import first
 from lake.index.kmeans import Floats

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 import lake
 from lake.analytics import arrange as arranging
 from lake.analytics import rounds as going
-from lake.analytics.balance import quotas
+from lake.analytics.quotas import quotas
 from lake.errors import AlreadyExists, Conflict, InvalidInput, MemoryExceeded, NotFound, NotSupported
 from lake.storage import Files, Location
 from lake.table import commit as committing

@@ -36,9 +36,8 @@ pytestmark = [
 _PROGRAM = """
 import json, os, signal, sys
 import lake
-from lake.analytics import arrange, cluster as _, rounds
+from lake.analytics import arrange, clustering, rounds
 from lake.run import Ledger
-cluster = sys.modules["lake.analytics.cluster"]
 rounds._FEWEST = 200
 
 place, when, number, owner, name, asked = sys.argv[1:]
@@ -61,8 +60,8 @@ MOMENTS = [
     "after 5 Ledger.record",  # in the middle of the second round
     "before 2 rounds.priced",
     "before 1 rounds.quotas",
-    "before 1 cluster.fill",
-    "after 1 cluster.fill",
+    "before 1 clustering.fill",
+    "after 1 clustering.fill",
     "before 1 arrange.commit",
     "after 1 arrange.commit",
 ]

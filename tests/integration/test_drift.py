@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import lake
-from lake.analytics import DriftReport
+from lake.analytics import DriftReport, drifting
 from lake.analytics.growth import growths
 from lake.analytics.twosample import compare
 from lake.errors import InvalidInput, MemoryExceeded, NotFound
@@ -237,9 +237,8 @@ _PROGRAM = """
 import os, signal, sys
 import lake
 from lake.run import Ledger
-import lake.analytics
-module = sys.modules["lake.analytics.drift"]
-module._BLOCK_ROWS = 100
+from lake.analytics import drifting
+drifting._BLOCK_ROWS = 100
 real, left = Ledger.record, [3]
 
 def dying(*given):
@@ -262,7 +261,7 @@ def test_killed_and_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = subprocess.run(command, cwd=HOUSE, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     table.append(rows([9000], blobs(1)))
-    monkeypatch.setattr(sys.modules["lake.analytics.drift"], "_BLOCK_ROWS", 100)
+    monkeypatch.setattr(drifting, "_BLOCK_ROWS", 100)
     heard = Heard()
     report = table.drift(table, **asked, on_event=heard)
     assert len([e for e in heard if isinstance(e, TaskDone)]) == 2 + 4 - 3
