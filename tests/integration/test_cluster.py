@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 import lake
 from lake.analytics import arrange as arranging
 from lake.analytics import rounds as going
+from lake.analytics.centers import Centers
 from lake.analytics.quotas import quotas
 from lake.errors import AlreadyExists, Conflict, InvalidInput, MemoryExceeded, NotFound, NotSupported
 from lake.storage import Files, Location
@@ -65,6 +66,22 @@ def test_clusters_are_as_tight_as_those_of_plain_k_means(tmp_path: Path, seed: i
     report = make(lake.connect(tmp_path), "t", vectors).cluster(10, seed=seed)
     others = [plain.lloyd(vectors.astype(np.float64), 10, start) for start in range(5)]
     assert report.inertia < 1.05 * min(others)
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+def test_what_single_precision_cannot_tell_double_precision_decides(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    points = (rng.standard_normal((2000, 16)) + 50).astype(np.float32)
+    near = np.repeat(points[:10] if metric == "l2" else plain.unit(points[:10]), 3, axis=0)
+    centroids = (near * (1 + 1e-7 * rng.standard_normal(near.shape))).astype(np.float32)
+    prices = rng.random(len(centroids)) * 1e-5
+    a, c = points.astype(np.float64), centroids.astype(np.float64)
+    exact = ((a[:, None] - c[None]) ** 2).sum(-1) + prices if metric == "l2" else 1 - a @ c.T + prices
+    found = Centers(centroids, prices, metric).assign(points)
+    margin = np.sort(exact, axis=1)
+    told = margin[:, 1] - margin[:, 0] > 1e-9 * np.abs(exact).max()
+    assert told.mean() > 0.9
+    assert (found == exact.argmin(axis=1))[told].all()
 
 
 def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
