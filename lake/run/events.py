@@ -69,7 +69,7 @@ class TaskRetried(Event):
 
 @dataclass(frozen=True)
 class TaskDone(Event):
-    """The task succeeded at its attempt number `attempts`, which took `seconds` for `rows` rows; 0 if none are counted."""
+    """The task succeeded at its attempt number `attempts`, in `seconds`, with `rows` rows; 0 if none are counted."""
 
     stage: str
     key: str
