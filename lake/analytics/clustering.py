@@ -86,7 +86,7 @@ class Asked:
 
 def task_bytes(clusters: int, dimension: int) -> int:
     """Say what a task that assigns rows holds at most: batches, scores, sums, centroids; labels besides."""
-    batch = 6 * 4 * dimension * batch_rows(dimension)
+    batch = 24 * 4 * dimension * batch_rows(dimension)  # Lance reads some ahead
     return BASE_BYTES + batch + 3 * SCORES_BYTES + clusters * dimension * (3 * 8 + 2 * 4) + 3 * 12 * (1 << 18)
 
 
