@@ -62,13 +62,15 @@ def _conf_options(conf: Mapping[str, str]) -> list[str]:
 
 
 @contextmanager
-def classic(warehouse: Path, master: str = "local[2]") -> Iterator[SparkSession]:
+def classic(
+    warehouse: Path, master: str = "local[2]", conf: Mapping[str, str] | None = None
+) -> Iterator[SparkSession]:
     """Start this process' own Spark: on two cores of this machine, or as a driver of a cluster."""
     from pyspark.sql import SparkSession
 
     os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     builder = SparkSession.builder.master(master).appName("tests")
-    for key, value in {**CONF, "spark.sql.warehouse.dir": str(warehouse)}.items():
+    for key, value in {**CONF, **(conf or {}), "spark.sql.warehouse.dir": str(warehouse)}.items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "lance is not fork-safe")  # a fork that becomes the JVM at once
