@@ -62,9 +62,7 @@ def _conf_options(conf: Mapping[str, str]) -> list[str]:
 
 
 @contextmanager
-def classic(
-    warehouse: Path, master: str = "local[2]", conf: Mapping[str, str] | None = None
-) -> Iterator[SparkSession]:
+def classic(warehouse: Path, master: str = "local[2]", conf: Mapping[str, str] | None = None) -> Iterator[SparkSession]:
     """Start this process' own Spark: on two cores of this machine, or as a driver of a cluster."""
     from pyspark.sql import SparkSession
 
