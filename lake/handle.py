@@ -30,6 +30,7 @@ from lake.table.sql import sql_errors, whole
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lake.index import Calibration
     from lake.search import Explanation
 
 
@@ -319,6 +320,63 @@ class Table:
         """Tell for each index what it covers, what is missing and stale, its size and age."""
         return index.coverage(self.snapshot())
 
+    def calibrate(
+        self,
+        index: str | None = None,
+        *,
+        k: int = 10,
+        sample: int = 256,
+        refine: int | None = None,
+        executor: str | Executor = "local",
+        memory: int | str = "1GiB",
+        on_event: Callback | None = None,
+    ) -> Calibration:
+        """Measure how the recall of a built vector index depends on nprobe, so that searches can ask for a recall.
+
+        Rows of the table are the queries, the same each time. They are compared with every row, and searched for at
+        nprobe 1, 2, 4 … until recall no longer grows. The curve is kept in the table, in one commit; where it would
+        be the same again nothing is committed. It stays while rows come and go, and ends with the index, or when
+        that is trained anew.
+
+        Parameters
+        ----------
+        index : str, optional
+            Which, where there are several.
+        k : int
+            Recall is of the k nearest.
+        sample : int
+            How many rows.
+        refine : int, optional
+            Of a quantised index, as `search` takes it; searches by recall then have the same.
+        executor, memory, on_event
+            As `lake.knn_join` takes them.
+
+        Returns
+        -------
+        Calibration
+            For each nprobe the recall, with its 95% confidence interval, and where it was measured.
+
+        Raises
+        ------
+        NotFound
+            No such index is built.
+        InvalidInput
+            A number that makes no sense, or an index of other than float vectors, one a row.
+        Conflict
+            The index was dropped or trained anew meanwhile.
+        """
+        self._target()
+        return analytics.calibrate(
+            self.snapshot(),
+            index,
+            k=k,
+            sample=sample,
+            refine=refine,
+            executor=executor,
+            memory=memory,
+            on_event=on_event,
+        )
+
     # -- searching -------------------------------------------------------------------------------------
 
     def search(
@@ -360,7 +418,7 @@ class Table:
             The best ``per_group`` rows of each of the ``k`` best groups.
         **more
             ``vector_column``, ``text_columns``, ``metric``, ``fusion``, ``candidates``, ``nprobe``, ``refine``, ``ef``,
-            ``use_index``, ``indexed_only``: see `lake.search.Query`. ``recall`` is refused until it is calibrated.
+            ``use_index``, ``indexed_only``, ``recall``: see `lake.search.Query`.
 
         Returns
         -------

@@ -5,6 +5,7 @@ cover yet is scanned by searches, so an index changes how fast an answer comes, 
 """
 
 from lake.index.build import BuildFailed, build
+from lake.index.calibration import Calibration, Point, calibration, model_of, record
 from lake.index.coverage import CoverageTable, IndexCoverage, coverage
 from lake.index.declare import declare, declared, redeclare, require_unindexed, undeclare
 from lake.index.report import BuildReport, IndexReport
@@ -24,4 +25,9 @@ __all__ = [
     "coverage",
     "CoverageTable",
     "IndexCoverage",
+    "Calibration",
+    "Point",
+    "calibration",
+    "model_of",
+    "record",
 ]

@@ -10,7 +10,7 @@ import lance
 from lake.errors import InvalidInput, NotFound
 from lake.index.choose import choose
 from lake.index.segments import built_indexes, removal
-from lake.index.spec import CONFIG, IndexSpec, make_spec, read_specs, refuse_difference
+from lake.index.spec import CALIBRATION, CONFIG, IndexSpec, configure, make_spec, read_specs, refuse_difference
 from lake.table.commit import commit
 from lake.table.snapshot import Snapshot, open_head
 
@@ -68,7 +68,7 @@ def declare(
     def operation(head: lance.LanceDataset) -> lance.LanceOperation.UpdateConfig | None:
         there = read_specs(head).get(spec.name)
         if there is None:
-            return _configure(spec.name, spec.encode())
+            return configure({CONFIG + spec.name: spec.encode()})
         refuse_difference(spec, there)
         return None
 
@@ -91,7 +91,8 @@ def undeclare(snapshot: Snapshot, name: str) -> int:
         raise NotFound(f"no index {name!r}; there are {', '.join(known) or 'none'}")
 
     def withdraw(newest: lance.LanceDataset) -> lance.LanceOperation.UpdateConfig | None:
-        return _configure(name, None) if CONFIG + name in newest.config() else None
+        gone = [key for key in (CONFIG + name, CALIBRATION + name) if key in newest.config()]
+        return configure(dict.fromkeys(gone)) if gone else None
 
     def drop(newest: lance.LanceDataset) -> lance.LanceOperation.CreateIndex | None:
         built = built_indexes(newest).get(name)
@@ -114,9 +115,7 @@ def redeclare(before: Snapshot, after: Snapshot) -> None:
         if name not in read_specs(after.dataset) and spec.field_id in there
     }
     if lost:
-        update = lance.LanceOperation.UpdateMap(updates=lost, replace=False)
-        operation = lance.LanceOperation.UpdateConfig(config_updates=update)
-        commit(after.location, after.branch, lambda _: operation, verb="declare index")
+        commit(after.location, after.branch, lambda _: configure(lost), verb="declare index")
 
 
 def declared(snapshot: Snapshot) -> list[IndexSpec]:
@@ -136,8 +135,3 @@ def require_unindexed(snapshot: Snapshot, columns: Collection[str]) -> None:
     if holding:
         named = ", ".join(f"{spec.name!r} on {spec.column!r}" for spec in holding)
         raise InvalidInput(f"these columns are indexed: {named}; drop the indexes first")
-
-
-def _configure(name: str, value: str | None) -> lance.LanceOperation.UpdateConfig:
-    update = lance.LanceOperation.UpdateMap(updates={CONFIG + name: value}, replace=False)
-    return lance.LanceOperation.UpdateConfig(config_updates=update)

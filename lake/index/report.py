@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lake.index.calibration import Calibration
+
 if TYPE_CHECKING:
     from rich.console import Group
 
@@ -59,7 +61,9 @@ class BuildReport:
     seconds : float
         Wall time of the whole.
     repeated : bool
-        The job was done before; nothing was done now.
+        The job was done before; nothing was built now.
+    calibrations : tuple of Calibration
+        What was measured afterwards, if that was asked for.
     """
 
     job: str
@@ -67,6 +71,7 @@ class BuildReport:
     indexes: tuple[IndexReport, ...]
     seconds: float
     repeated: bool = field(default=False, kw_only=True)
+    calibrations: tuple[Calibration, ...] = field(default=(), kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data, for JSON."""
@@ -74,14 +79,14 @@ class BuildReport:
 
     def __str__(self) -> str:
         if self.repeated:
-            return f"job {self.job} was done before: version {self.version}"
+            return "\n".join([f"job {self.job} was done before: version {self.version}", *map(str, self.calibrations)])
         lines = [f"version {self.version}, {self.seconds:.1f} s, job {self.job}"]
         lines += [
             f"  {i.name}: {i.done}, {i.kind} on {i.column}, {i.segments} segments, {i.rows:,} rows"
             + (f" ({i.note})" if i.note else "")
             for i in self.indexes
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *map(str, self.calibrations)])
 
     def __rich__(self) -> Group:
         from rich.console import Group  # a tenth of a second that quiet jobs save
@@ -90,6 +95,7 @@ class BuildReport:
 
         state = "done before" if self.repeated else f"{self.seconds:.1f} s"
         notes = [Text(f"{i.name}: {i.note}", "dim") for i in self.indexes if i.note]
+        notes += [Text(str(measured)) for measured in self.calibrations]
         title = f"build: version {self.version}, {state}"
         table = Table(title=title, title_justify="left")
         for heading in ("index", "kind", "done", "segments", "rows", "MiB", "model s", "segments s"):

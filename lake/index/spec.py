@@ -16,6 +16,7 @@ from lake.schema import Column
 from lake.schema.arrow import vector_layout
 
 CONFIG = "lake.index."
+CALIBRATION = "lake.recall."  # of what was built; under CONFIG every key is a declaration
 VERSION = 1
 _LONGEST_NAME = 128
 
@@ -150,6 +151,12 @@ def read_specs(dataset: lance.LanceDataset) -> dict[str, IndexSpec]:
         for key, text in sorted(dataset.config().items())
         if key.startswith(CONFIG)
     }
+
+
+def configure(updates: Mapping[str, str | None]) -> lance.LanceOperation.UpdateConfig:
+    """Set keys of the table's config; ``None`` removes one."""
+    update = lance.LanceOperation.UpdateMap(updates=dict(updates), replace=False)
+    return lance.LanceOperation.UpdateConfig(config_updates=update)
 
 
 def field_ids(dataset: lance.LanceDataset) -> list[tuple[str, int]]:

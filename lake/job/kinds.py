@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lake.analytics import DedupReport, dedup
+from lake.analytics import DedupReport, calibrate_new, dedup
 from lake.errors import LakeError
 from lake.etl import Load, LoadReport, load
 from lake.etl.spec import Names, Spec
@@ -53,18 +54,27 @@ class BuildIndex(Common):
     table : str
     indexes : list of Index
         Declared if they are not yet. Indexes that were declared before are built too.
+    calibrate : bool
+        Measure the recall of those indexes of float vectors that were built or extended, or never measured; see
+        `lake.Table.calibrate`.
     """
 
     job: Literal["build_index"]
     table: str
     indexes: tuple[Index, ...] = ()
+    calibrate: bool = False
 
     def run(self, run: Run) -> BuildReport:
         """Do it."""
         table = self.open().open_table(self.table)
         for index in self.indexes:
             table.create_index(index.column, index.kind, metric=index.metric, name=index.name, **index.parameters)
-        return table.build(executor=run.engine, job_id=run.job_id, on_event=run.on_event)
+        report = table.build(executor=run.engine, job_id=run.job_id, on_event=run.on_event)
+        if not self.calibrate:
+            return report
+        changed = {index.name for index in report.indexes if index.segments}
+        measured = calibrate_new(table.snapshot(), changed, executor=run.engine, on_event=run.on_event)
+        return replace(report, calibrations=measured)
 
 
 class Expire(Spec):

@@ -30,6 +30,8 @@ class Part:
     exact : bool
         Whether the ranking is the true one: a scan, or every partition of an index of whole vectors; of text,
         whether every word that is near enough to a fuzzy one is looked for.
+    recall : float or None
+        What to expect, where a recall was asked for; the notes say how it was measured.
     notes : tuple of str
         Why an index was not used, and where the search stopped.
     """
@@ -47,6 +49,7 @@ class Part:
     partitions: int = 0
     segments: int = 0
     refine: int = 0
+    recall: float | None = None
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -125,6 +128,11 @@ class Coverage:
     def index(self) -> str | None:
         """Of the first part."""
         return self.parts[0].index
+
+    @property
+    def recall(self) -> float | None:
+        """Of the first part."""
+        return self.parts[0].recall
 
     def __str__(self) -> str:
         named = len(self.parts) > 1

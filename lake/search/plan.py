@@ -14,6 +14,7 @@ from lake.index.stale import holds_removed_rows
 from lake.schema import Column, Metric, Role
 from lake.search.facts import Facts, Index, facts, partitions
 from lake.search.query import Query
+from lake.search.recall import probes
 from lake.search.scan import Nearest, Scan
 from lake.search.text import Match, Node, Phrase, as_text, leaves
 from lake.search.vectors import is_multi, to_queries
@@ -43,8 +44,10 @@ class VectorPlan:
         In all segments of the index.
     cut : float or None
         Rows are dropped from this distance on, once their true distances are known.
+    recall : float or None
+        What to expect, where a recall was asked for.
     notes : tuple of str
-        Why an index is not used.
+        Why an index is not used, or where the recall was measured.
     """
 
     column: Column
@@ -54,6 +57,7 @@ class VectorPlan:
     index: Index | None
     partitions: int = 0
     cut: float | None = None
+    recall: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -217,12 +221,17 @@ def _vector_plan(snapshot: Snapshot, known: Facts, query: Query, column: Column,
     base = Nearest(column.name, queries[0], metric, low=low, high=high)
     if index is None:
         calls = tuple(replace(base, q=q) for q in queries)
-        return VectorPlan(column, metric, calls, many, None, notes=notes)
+        found = None if query.recall is None else 1.0
+        return VectorPlan(column, metric, calls, many, None, recall=found, notes=notes)
     segments = partitions(snapshot, index.name)
     share = max(segments)
     nprobe = min(query.nprobe or max(LEAST_NPROBE, math.isqrt(share - 1) + 1), share)
     exact = index.flat and not is_multi(column)
     refine = (0 if exact else REFINE) if query.refine is None else query.refine
+    expected = None
+    if query.recall is not None:
+        chosen = probes(snapshot, known, index, query, share)
+        nprobe, refine, expected, notes = chosen.nprobe, chosen.refine, chosen.recall, (*notes, chosen.note)
     pushed = index.kind == "IVF_FLAT" and exact
     base = replace(
         base,
@@ -234,7 +243,7 @@ def _vector_plan(snapshot: Snapshot, known: Facts, query: Query, column: Column,
         segments=tuple(s.id for s in index.segments) if len(known.vector_indexes(column.name)) > 1 else None,
     )
     calls = tuple(replace(base, q=q) for q in queries)
-    return VectorPlan(column, metric, calls, many, index, sum(segments), None if pushed else high, notes)
+    return VectorPlan(column, metric, calls, many, index, sum(segments), None if pushed else high, expected, notes)
 
 
 def _choose(known: Facts, query: Query, column: Column, metric: str) -> tuple[Index | None, tuple[str, ...]]:
@@ -242,6 +251,8 @@ def _choose(known: Facts, query: Query, column: Column, metric: str) -> tuple[In
     there = known.vector_indexes(column.name)
     if not there or not query.use_index:
         return None, ()
+    if query.recall == 1:
+        return None, ("recall=1.0: every row is compared",)
     index = next((i for i in there if i.metric == metric), None)
     if index is None:
         return None, (f"{there[0].name} is for {there[0].metric}, the query for {metric}: scanned",)

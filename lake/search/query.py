@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lake.errors import InvalidInput, NotSupported
+from lake.errors import InvalidInput
 from lake.schema import Metric
 from lake.search.text import Text, as_text
 
@@ -68,14 +68,13 @@ class Query:
     indexed_only : bool
         Leave out the rows that the index does not cover yet. They are searched by default.
     recall : float, optional
-        Not supported yet.
+        The share of the true nearest rows to find, instead of `nprobe`, `refine` and `ef`: as many partitions are
+        read as that took when the index was calibrated (`lake.Table.calibrate`). 1.0 compares every row.
 
     Raises
     ------
     InvalidInput
         An argument is out of its range, or does not go with another.
-    NotSupported
-        `recall` is given.
     """
 
     vector: Any = None
@@ -101,8 +100,6 @@ class Query:
     recall: float | None = None
 
     def __post_init__(self) -> None:
-        if self.recall is not None:
-            raise NotSupported("recall= is calibrated together with the join, which comes later; give nprobe= for now")
         self._check_numbers()
         if self.text is not None:
             object.__setattr__(self, "text", as_text(self.text))
@@ -141,6 +138,9 @@ class Query:
             if isinstance(value, bool) or whole < low:
                 raise InvalidInput(f"{name}={value!r}: give a whole number of {low} or more")
             object.__setattr__(self, name, whole)
+        share: Any = self.recall
+        if share is not None and (isinstance(share, bool | str) or not 0 < share <= 1):
+            raise InvalidInput(f"recall={share!r}: give a share above 0; 1.0 compares every row")
 
     def _check_together(self) -> None:
         if not self.near and self.text is None and self.where is None:
@@ -152,6 +152,11 @@ class Query:
             (
                 self.within is not None and not self.near,
                 "within= is a distance, so it needs vector= or like=",
+            ),
+            (self.recall is not None and not self.near, "recall= is of vectors, so it needs vector= or like="),
+            (
+                self.recall is not None and {self.nprobe, self.refine, self.ef} != {None},
+                "recall= says how an index is searched: leave out nprobe=, refine= and ef=",
             ),
             (grouped and unranked, "group_by= needs a ranking: give vector=, like= or text="),
             (grouped and self.hybrid, "group_by= takes one ranking: give vector= or text=, not both"),

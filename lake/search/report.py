@@ -48,7 +48,7 @@ def _vector_part(plan: Plan, vector: VectorPlan, statistics: Sequence[lance.Scan
     name, index, call = vector.column.name, vector.index, vector.calls[0]
     if index is None:
         counts = _split(plan, 0)
-        return Part("vector", name, *counts, exact=True, metric=vector.metric, notes=vector.notes)
+        return Part("vector", name, *counts, exact=True, metric=vector.metric, recall=vector.recall, notes=vector.notes)
     segments = len(index.segments)
     probed = min((call.nprobe or 0) * segments, vector.partitions)
     if vector.many is None and statistics and plan.query.group_by is None:
@@ -66,6 +66,7 @@ def _vector_part(plan: Plan, vector: VectorPlan, statistics: Sequence[lance.Scan
         partitions=vector.partitions,
         segments=segments,
         refine=call.refine or 0,
+        recall=vector.recall,
         notes=(*vector.notes, *_stale(plan, vector)),
     )
 

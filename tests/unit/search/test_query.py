@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lake.errors import InvalidInput, LakeError, NotFound, NotSupported
+from lake.errors import InvalidInput, LakeError, NotFound
 from lake.schema import Column, Embedding, Schema
 from lake.search import Query, batches, explain, search
 from lake.table.snapshot import Snapshot
@@ -31,6 +31,14 @@ Q = np.ones(DIMENSION)
         ({"vector": Q, "nprobe": 0}, "nprobe=0"),
         ({"vector": Q, "like": 1}, "leave one out"),
         ({"text": "x", "within": 1.0}, "needs vector="),
+        ({"vector": Q, "recall": 0}, "recall=0: give a share"),
+        ({"vector": Q, "recall": 1.1}, "recall=1.1: give a share"),
+        ({"vector": Q, "recall": "0.9"}, "recall='0.9': give a share"),
+        ({"vector": Q, "recall": float("nan")}, "recall=nan: give a share"),
+        ({"text": "x", "recall": 0.9}, "needs vector="),
+        ({"vector": Q, "recall": 0.9, "nprobe": 4}, "leave out nprobe="),
+        ({"vector": Q, "recall": 0.9, "refine": 4}, "leave out nprobe="),
+        ({"vector": Q, "recall": 0.9, "ef": 40}, "leave out nprobe="),
         ({"vector": Q, "within": float("nan")}, "within"),
         ({"vector": Q, "within": (2.0, 1.0)}, "low < high"),
         ({"where": "id > 1", "group_by": "group"}, "ranking"),
@@ -45,11 +53,6 @@ Q = np.ones(DIMENSION)
 def test_arguments(arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
         Query(**arguments)
-
-
-def test_recall_comes_later() -> None:
-    with pytest.raises(NotSupported, match="join"):
-        Query(vector=Q, recall=0.9)
 
 
 @pytest.mark.parametrize(
