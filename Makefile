@@ -26,7 +26,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
 bench-join: $(VENV)/.dev
-	$(BIN)/python -m tests.bench join
+	$(BIN)/python -m tests.bench join kernel join-scale
 
 # Beside the wheel lies the same archive as .zip, for spark-submit --py-files: a cluster's workers ignore a .whl.
 dist: $(VENV)/.dev

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from lake.analytics.folder import ASKED, REPORT, JobFolder
 from lake.analytics.neighbours import Analysis, How
 from lake.analytics.told import NeighbourReport
 from lake.errors import InvalidInput, LakeError
 from lake.index.jobs import job_folder
 from lake.join.api import HasSnapshot
+from lake.join.folder import ASKED, REPORT, JobFolder
 from lake.run.task import check_name
 from lake.table.snapshot import Snapshot
 

@@ -7,12 +7,12 @@ import uuid
 from dataclasses import asdict, replace
 
 from lake.analytics.clustering import Asked
-from lake.analytics.folder import ASKED, REPORT, JobFolder
 from lake.analytics.sizes import ClusterReport
 from lake.analytics.stages import workers
 from lake.errors import InvalidInput, LakeError
 from lake.index.jobs import job_folder
 from lake.join.api import HasSnapshot
+from lake.join.folder import ASKED, REPORT, JobFolder
 from lake.run import Callback, Executor, JobCommitted, listening
 from lake.run.task import check_name
 from lake.table import pins

@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 
 from lake.analytics.drifted import DriftReport
 from lake.analytics.drifting import Asked, all_of
-from lake.analytics.folder import ASKED, REPORT, JobFolder
 from lake.analytics.stages import workers
 from lake.errors import InvalidInput, LakeError
 from lake.index.jobs import job_folder
 from lake.join.api import HasSnapshot
+from lake.join.folder import ASKED, REPORT, JobFolder
 from lake.run import Callback, Executor, listening
 from lake.run.task import check_name
 from lake.table import pins

@@ -10,13 +10,13 @@ import numpy as np
 
 from lake.analytics.clustering import task_bytes
 from lake.analytics.drifted import DriftReport
-from lake.analytics.folder import JobFolder
 from lake.analytics.growth import CountBlock, Sample, growths, names
 from lake.analytics.stages import Ids, draw
 from lake.analytics.start import first
 from lake.analytics.twosample import compare, plane
 from lake.errors import InvalidInput, MemoryExceeded
 from lake.join import knn
+from lake.join.folder import JobFolder
 from lake.join.kernel import METRICS
 from lake.join.side import Side, spans
 from lake.run import Callback, Executor, Ledger, Stage, run_stage

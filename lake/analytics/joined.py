@@ -79,7 +79,7 @@ def join(
     report = knn.join(
         plan,
         conditions,
-        folder.join(PAIRS),
+        knn.target(plan, folder.join(PAIRS), job),
         apart=apart,
         job=job,
         folder=folder.join("join"),

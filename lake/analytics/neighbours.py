@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from lake.analytics.folder import JobFolder
 from lake.analytics.joined import ByRow, Lists, Told, join, read
 from lake.errors import InvalidInput
 from lake.join import knn
+from lake.join.folder import JobFolder
 from lake.join.plan import Plan
 from lake.run import Callback, Executor, LocalExecutor
 from lake.schema import Column, Schema

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from lake.analytics import groups as grouping
-from lake.analytics.folder import ASKED, REPORT, JobFolder
 from lake.analytics.groups import Groups
 from lake.analytics.joined import ByRow
 from lake.analytics.keep import arrange, order
@@ -22,6 +21,7 @@ from lake.analytics.report import DedupReport
 from lake.errors import InvalidInput
 from lake.index.jobs import job_folder
 from lake.join import knn
+from lake.join.folder import ASKED, REPORT, JobFolder
 from lake.join.runs import load, save
 from lake.storage import Location, table_name
 from lake.table import pins

@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from lake.errors import InvalidInput, StorageError
 from lake.join import knn
+from lake.join.folder import JobFolder
+from lake.join.report import JoinReport
 from lake.join.result import JoinResult
 from lake.run import Callback, Executor, LocalExecutor, resolve
 from lake.run.task import check_name
@@ -97,7 +99,8 @@ def knn_join(
     memory : int or str
         What each worker may hold, whatever the tables' sizes.
     job_id : str, optional
-        The same id resumes a join that was interrupted, and does nothing after it was done.
+        The same id resumes a join that was interrupted, with the versions that it read, and does nothing after it
+        was done.
     on_event : callable, optional
         Gets progress events; by default a live view is drawn on a terminal.
     dry_run : bool
@@ -111,7 +114,9 @@ def knn_join(
     Raises
     ------
     InvalidInput
-        Wrong dimensions, metrics, conditions; NaN; a zero vector under cosine.
+        Wrong dimensions, metrics, conditions; NaN; a zero vector under cosine; a job of that id did something else.
+    NotFound
+        A version that an interrupted job of that id read has expired.
     AlreadyExists
         There is a table of the name `into`.
     MemoryExceeded
@@ -124,9 +129,25 @@ def knn_join(
     if into is not None and not places:
         raise InvalidInput("into= names a table beside the left one, and both sides are arrays; leave it out")
     engine = LocalExecutor() if executor == "local" else resolve(executor)
+    asked = {
+        "k": k,
+        "columns": (left_column, right_column, tuple(left_columns), tuple(right_columns)),
+        "where": (left_where, right_where),
+        "metric": metric,
+        "within": within,
+        "on": tuple(on),
+        "apart": apart,
+        "recall": (recall, nprobe),
+        "into": into,
+    }
     with ExitStack() as stack:
         root = places[0] if places else Location.of(stack.enter_context(_folder()))
         sides = [_snapshot(side, root, name, stack) for side, name in ((left, "left"), (right, "right"))]
+        job = f"join-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+        work = root.join("_jobs", job)
+        kept = JobFolder(job, "knn_join", work) if job_id is not None and len(places) == len(sides) else None
+        if kept is not None and not dry_run:
+            sides = list(kept.begun(asked, sides))
         a = knn.side(sides[0], left_column, left_where, left_columns, "left")
         b = knn.side(sides[1], right_column, right_where, right_columns, "right")
         same = (a.snapshot.location.uri, a.snapshot.branch) == (b.snapshot.location.uri, b.snapshot.branch)
@@ -146,12 +167,13 @@ def knn_join(
         )
         if dry_run:
             return knn.forecast(plan)
-        job = f"join-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
-        work = root.join("_jobs", job)
         if job_id is None:  # nobody can take it up again
             stack.callback(_clear, work.join("join"))
         scratch = work.join("rows.lance") if into is None else None
-        target = scratch or root.join(f"{table_name(str(into))}.lance")
+        place = scratch or root.join(f"{table_name(str(into))}.lance")
+        target = knn.target(plan, place, job)
+        if kept is not None:
+            kept.note(asked, sides)
         report = knn.join(
             plan,
             conditions,
@@ -162,8 +184,19 @@ def knn_join(
             executor="local" if executor == "local" else engine,
             on_event=on_event,
         )
+        if kept is not None:
+            report = _kept(kept, report)
         keeper = stack.pop_all() if not places and scratch is not None else None
-        return JoinResult(Snapshot.of(open_head(target), target, None), report, scratch, keeper)
+        return JoinResult(Snapshot.of(open_head(place), place, None), report, scratch, keeper)
+
+
+def _kept(kept: JobFolder, report: JoinReport) -> JoinReport:
+    """Keep what a join told; tell it again where it was done before."""
+    if not report.repeated:
+        kept.finish(report.to_dict())
+    elif (told := kept.report()) is not None:
+        return JoinReport.of(told)
+    return report
 
 
 def _whole(number: Any) -> int:

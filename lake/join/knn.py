@@ -19,7 +19,7 @@ from lake.join.side import ROW_ID, Side, named
 from lake.run import Callback, Executor, listening
 from lake.schema import Column, Schema
 from lake.storage import Files, Location
-from lake.table.parts import begin
+from lake.table.parts import PartedWrite, begin
 from lake.table.snapshot import Snapshot
 from lake.table.sql import both, quote, whole
 
@@ -144,10 +144,21 @@ def forecast(plan: Plan) -> Forecast:
     return Forecast(plan, 3 * 2 * 1024**3 / 1e9 / (time.perf_counter() - started))
 
 
+def target(plan: Plan, into: Location, job: str) -> PartedWrite:
+    """Begin the table of the result.
+
+    Raises
+    ------
+    AlreadyExists
+        There is a table, and it is not this job's.
+    """
+    return begin(into, None, "create", result_schema(plan), commit_id=job)
+
+
 def join(
     plan: Plan,
     conditions: tuple[Condition, ...],
-    into: Location,
+    target: PartedWrite,
     *,
     apart: bool,
     job: str,
@@ -156,14 +167,13 @@ def join(
     on_event: Callback | None,
 ) -> JoinReport:
     """Run a join into a new table, with one commit that bears the job's id."""
-    target = begin(into, None, "create", result_schema(plan), commit_id=job)
     if target.done is not None:
         for name in list(Files(folder).names()):  # of a driver that died between its commit and its end
             Files(folder).delete(name)
         left, right = plan.rows
         return JoinReport(
             job,
-            into.uri,
+            target.location.uri,
             target.done.version,
             left,
             right,

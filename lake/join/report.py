@@ -66,6 +66,12 @@ class JoinReport:
         """Return the fields, for JSON."""
         return asdict(replace(self, seconds=dict(self.seconds)))
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> JoinReport:
+        """Make the report of a join that was done before, out of what `to_dict` gave then."""
+        recall = told["recall"] and Recall(**told["recall"])
+        return cls(**{**told, "recall": recall, "repeated": True})
+
     def __str__(self) -> str:
         if self.repeated:
             return f"{self.table} version {self.version}: done before by job {self.job}"

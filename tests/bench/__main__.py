@@ -1,7 +1,7 @@
 """``make bench``: every figure side by side with what a user would take instead, in one run.
 
 Usage: ``python -m tests.bench [names …] [--rows N] [--json FILE]``. Names: import, append, memory, search, build, join,
-ray, spark, spark-build.
+kernel, join-scale, ray, spark, spark-build.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from tests.bench import (
     bench_build,
     bench_import,
     bench_join,
+    bench_join_scale,
+    bench_kernel,
     bench_memory,
     bench_ray,
     bench_search,
@@ -31,6 +33,8 @@ _BENCHES = {
     "search": bench_search.run,
     "build": bench_build.run,
     "join": bench_join.run,
+    "kernel": bench_kernel.run,
+    "join-scale": bench_join_scale.run,
     "ray": bench_ray.run,
     "spark": bench_spark.run,
     "spark-build": bench_spark_build.run,

@@ -19,15 +19,15 @@ _RUNS = 5
 _BAR = 0.9
 
 
-def rows_table(rows: int) -> pa.Table:
-    """Make rows of eight scalar columns and one vector of 384."""
-    rng = np.random.default_rng(0)
-    columns: dict[str, pa.Array] = {"id": pa.array(np.arange(rows))}
+def rows_table(rows: int, first: int = 0) -> pa.Table:
+    """Make rows of eight scalar columns and one vector of 384; their ids count from `first`."""
+    rng = np.random.default_rng(first)
+    columns: dict[str, pa.Array] = {"id": pa.array(np.arange(first, first + rows))}
     columns |= {f"real{i}": pa.array(rng.standard_normal(rows)) for i in range(3)}
     columns |= {f"whole{i}": pa.array(rng.integers(0, 1000, rows)) for i in range(2)}
     columns["name"] = pa.array([f"name {i}" for i in range(rows)])
     columns["kind"] = pa.array([f"kind{i % 50}" for i in range(rows)])
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors(rows).ravel()), 384)
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors(rows, seed=first).ravel()), 384)
     return pa.table(columns)
 
 

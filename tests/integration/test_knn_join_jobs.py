@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 import lake
-from lake.run import Event, LocalExecutor, TaskDone, TaskSkipped
+from lake.errors import AlreadyExists, InvalidInput
+from lake.run import Event, LocalExecutor, TaskDone, TaskSkipped, ignore
 from tests.support.raycluster import RayCluster
 
 pytestmark = [
@@ -127,6 +128,9 @@ def test_killed_and_submitted_again(tmp_path: Path, moment: str) -> None:
             on_event=events.append,
         ).report
     assert report.repeated
+    if moment != "JobCommitted":  # then the report died with the driver
+        assert (report.pairs, report.left_rows) == (wanted.report.pairs, wanted.report.left_rows)
+        assert report.recall == wanted.report.recall
     near, true = (lk.open_table(name).to_arrow().sort_by(ORDER) for name in ("near", "wanted"))
     assert near.equals(true)
     assert len(lk.open_table("near").versions()) == 1
@@ -137,4 +141,33 @@ def test_killed_and_submitted_again(tmp_path: Path, moment: str) -> None:
     if moment != "JobCommitted":
         assert done >= finished.get(moment, {"sort", "sample", "join"}) - {"TaskDone"}
         assert not again & finished.get(moment, {"sort", "sample", "join"})
-    assert not [path for path in (tmp_path / "_jobs").rglob("*") if path.is_file()], "nothing is left"
+    left_over = {path.name for path in (tmp_path / "_jobs").rglob("*") if path.is_file()}
+    assert left_over <= {"asked.json", "report.json"}, "nothing else is left"
+
+
+def test_a_job_keeps_to_what_it_was_asked_and_what_it_read(tmp_path: Path) -> None:
+    lk = tables(tmp_path)
+    left, right = lk.open_table("left"), lk.open_table("right")
+
+    def join(k: int) -> Any:
+        return left.knn_join(right, k, into="near", executor=LocalExecutor(1), job_id="nightly", on_event=ignore)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(event: Event) -> None:
+        if isinstance(event, TaskDone):
+            raise Stopped
+
+    with pytest.raises(AlreadyExists):
+        left.knn_join(right, 3, into="right", executor=LocalExecutor(1), job_id="nightly", on_event=ignore)
+    with pytest.raises(Stopped):
+        left.knn_join(right, 3, into="near", executor=LocalExecutor(1), job_id="nightly", on_event=stop)
+    before = len(left)
+    left.delete("id < 100")  # the job goes on with the version that it was begun with
+    with pytest.raises(InvalidInput, match="begun with other parameters"):
+        join(4)
+    assert join(3).report.left_rows == before
+    with pytest.raises(InvalidInput, match="begun with other parameters"):
+        join(4)
+    assert join(3).report.repeated

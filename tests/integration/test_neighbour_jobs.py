@@ -63,7 +63,7 @@ MOMENTS = [
     ("classify", "after", "lake.join.knn", "join", 2),
     ("classify", "before", "lake.table.parts", "PartedWrite.commit", 3),
     ("mine", "after", "lake.analytics.neighbours", "Analysis.write", 1),
-    ("mine", "after", "lake.analytics.folder", "JobFolder.finish", 1),
+    ("mine", "after", "lake.join.folder", "JobFolder.finish", 1),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What an analysis keeps in its folder ``_jobs/<job>/<table>``: what it was asked, what it reads, what it told."""
+"""What a join or an analysis keeps in its folder ``_jobs/<job>``: what it was asked, what it reads, what it told."""
 
 from __future__ import annotations
 

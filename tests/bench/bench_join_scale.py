@@ -1,0 +1,151 @@
+"""The join on more workers, of larger tables, and within its memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from threadpoolctl import threadpool_limits
+
+import lake
+from lake.join.tasks import JoinBlock
+from lake.run import LocalExecutor, ignore
+from tests.bench.bench_append import rows_table
+from tests.bench.bench_join import RECALL, K, table_of
+from tests.bench.harness import Line
+from tests.bench.vectors import vectors
+
+_PARTITION_ROWS = 244
+_WORKERS_BAR, _MEMORY_BAR = 1.7, 1.3
+_MEMORY_ROWS = 2_000_000  # 3 GB of vectors
+_PAIRS = 2
+
+
+def run(folder: Path, rows: int) -> list[Line]:
+    """Join a fifth as many left rows with `rows` right rows, and 20,000 with a quarter to twice as many."""
+    lk = lake.connect(folder)
+    left = lk.create_table("left", table_of(vectors(rows // 5, seed=5)), key="id")
+    few = lk.create_table("few", table_of(vectors(min(20_000, rows // 5), seed=6)), key="id")
+    costs: list[tuple[int, float, float]] = []
+    lines: list[Line] = []
+    for size in (rows // 4, rows // 2, rows, 2 * rows):
+        right = _indexed(lk, size)
+        started = time.perf_counter()
+        found = few.knn_join(right, K, metric="l2", recall=RECALL, right_column="vector", on_event=ignore)
+        recall = found.report.recall
+        assert recall is not None
+        costs.append((size, (time.perf_counter() - started) * 1e6 / len(few), recall.measured))
+        if size == rows:
+            lines.append(_workers(left, right))
+        shutil.rmtree(right.uri)
+    told = ", ".join(f"{size:,}: {cost:.0f} ({recall:.3f})" for size, cost, recall in costs)
+    (small, first, _), (large, last, _) = costs[0], costs[-1]
+    growth = last / first
+    lines.append(
+        Line(
+            f"microseconds a query at recall {RECALL}, {large:,} rows against {small:,}",
+            last,
+            first,
+            "us",
+            growth,
+            f"< {large / small:.0f}",
+            growth < large / small,
+            f"rows: us a query (recall) {told}",
+        )
+    )
+    return [*lines, _memory(folder, 4 * rows)]
+
+
+def _indexed(lk: lake.Lake, rows: int) -> lake.Table:
+    table = lk.create_table("right", rows_table(rows), key="id")
+    table.create_index("vector", "IVF_FLAT", metric="l2", partitions=max(16, rows // _PARTITION_ROWS))
+    table.build(on_event=ignore)
+    return table
+
+
+def _workers(left: lake.Table, right: lake.Table) -> Line:
+    """Time two workers of one thread against one; both are there before."""
+
+    def join(executor: LocalExecutor) -> float:
+        started = time.perf_counter()
+        left.knn_join(right, K, metric="l2", nprobe=16, right_column="vector", executor=executor, on_event=ignore)
+        return time.perf_counter() - started
+
+    one, two = [], []
+    with LocalExecutor(2) as both, LocalExecutor(1) as alone:
+        both.start(JoinBlock.__module__)
+        join(both)
+        for _ in range(_PAIRS):
+            with threadpool_limits(1):
+                one.append(join(alone))
+            two.append(join(both))
+    ratio = min(one) / min(two)
+    what = f"join of {len(left):,} x {len(right):,}: 2 workers against 1, one thread each"
+    return Line(what, min(two), min(one), "s", ratio, f">= {_WORKERS_BAR} x faster", ratio >= _WORKERS_BAR)
+
+
+_PROGRAM = """
+import sys
+import lake
+from lake.run import LocalExecutor, ignore
+
+if __name__ == "__main__":
+    lk = lake.connect(sys.argv[1])
+    with LocalExecutor(2) as executor:
+        done = lk.open_table("left").knn_join(
+            lk.open_table("large"), 10, metric="l2", nprobe=16, right_column="vector", memory="1GiB",
+            executor=executor, on_event=ignore,
+        )
+        print(done.report)
+"""
+
+
+def _memory(folder: Path, rows: int) -> Line:
+    """Watch the workers of a join whose right side, which no index covers, is larger than they may be."""
+    rows = min(_MEMORY_ROWS, rows)
+    large, step = lake.connect(folder), 250_000
+    table = large.create_table("large", rows_table(min(step, rows)), key="id")
+    for start in range(step, rows, step):
+        part = rows_table(min(step, rows - start), first=start)
+        table.append(part)
+    program = folder / "program.py"
+    program.write_text(_PROGRAM)
+    process = subprocess.Popen([sys.executable, str(program), str(folder)], stdout=subprocess.PIPE, text=True)
+    with _watched(process.pid) as peaks:
+        told, _ = process.communicate()
+    assert process.returncode == 0
+    peak = max(peaks.values()) / 2**30
+    what = f"peak memory of a worker, {4 * 384 * rows / 1e9:.1f} GB of vectors not indexed, memory='1GiB'"
+    return Line(what, peak, 1.0, "GiB", peak, f"<= {_MEMORY_BAR} GiB", peak <= _MEMORY_BAR, json.dumps(told.strip()))
+
+
+@contextmanager
+def _watched(pid: int) -> Iterator[dict[int, int]]:
+    """Take note of the largest memory, without shared pages of files, of each child process."""
+    peaks: dict[int, int] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.02):
+            for child in psutil.Process(pid).children(recursive=True):
+                try:
+                    usage = child.memory_info()
+                except psutil.NoSuchProcess:
+                    continue
+                peaks[child.pid] = max(peaks.get(child.pid, 0), usage.rss)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        ended.set()
+        thread.join()
