@@ -206,7 +206,7 @@ def big_batch(index: faiss.IndexIVFFlat, asked: Matrix) -> float:
     return join(asked, ways[int(np.argmin(tried))])
 
 
-def _knn(asked: Matrix, rows: Matrix, k: int, *, metric: int, thread_id: int = 0) -> Any:  # noqa: ARG001
+def _knn(asked: Matrix, rows: Matrix, k: int, *, metric: int, thread_id: int = 0) -> Any:
     return faiss.knn(asked, rows, k, metric=metric)
 
 
