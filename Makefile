@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/lake demo
 
 test: $(VENV)/.dev java
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/property tests/unit/schema --hypothesis-profile=new -n $(WORKERS)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # Helpers are imported as `tests.support`; last, so that nothing installed is shadowed.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -33,25 +36,33 @@ settings.register_profile("new", derandomize=False, print_blob=True)
 settings.load_profile("same")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests that start Ray or Spark to one process, the others to another: on two cores, clusters wait long.
+def _engine(nodeid: str) -> str:
+    """Tell which engine a test starts, by its name or its file's."""
+    words = set(re.split(r"[^a-z]+", nodeid.lower()))
+    return next((engine for engine in ("ray", "spark") if engine in words), "")
 
-    They come first, Ray's before Spark's, so that each cluster is started once. `-m ray` and `-m spark` choose them.
-    """
-    engines = {item: _engine(item) for item in items}
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start Ray or Spark; they come first, so that each cluster is started once."""
+    engines = {item: _engine(item.nodeid) for item in items}
     items.sort(key=lambda item: ("ray", "spark", "").index(engines[item]))
     for item, engine in engines.items():
-        item.add_marker(pytest.mark.xdist_group("engines" if engine else str(item.path)))
+        starts = {"on_ray", "ray_cluster", "spark", "spark_cluster", "spark_connect"} & {*item.fixturenames}  # type: ignore[attr-defined]
+        assert engine or not starts, f"{item.nodeid} starts {starts}, and its name does not say so"
         if engine:
             item.add_marker(engine)
 
 
-def _engine(item: pytest.Item) -> str:
-    names = {*getattr(item, "fixturenames", ()), item.path.stem, item.name}
-    for engine in ("ray", "spark"):
-        if any(engine in name.split("_") or f"[{engine}" in name for name in names):
-            return engine
-    return ""
+class _EnginesApart(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests that start Ray or Spark go to one process, others file by file to any: on two cores, clusters wait long."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "engines" if _engine(nodeid) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _EnginesApart:
+    return _EnginesApart(config, log)
 
 
 @pytest.fixture(scope="session")
