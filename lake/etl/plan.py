@@ -142,10 +142,11 @@ def _source_location(root: Location, spec: Load) -> Location:
 
 def _source_snapshot(root: Location, spec: Load, base: Location, folder: Location) -> Snapshot | None:
     source = spec.source
-    if source.spark is not None:
-        kept = folder.join("source.lance")
-        keeper("spark")(source.spark, kept)
-        return pinned(kept)
+    for engine, asked in (("spark", source.spark), ("ray", source.ray)):
+        if asked is not None:
+            kept = folder.join("source.lance")
+            keeper(engine)(asked, kept)
+            return pinned(kept)
     if source.table is None:
         return None
     path = (

@@ -55,6 +55,9 @@ class Source(Spec):
         Of Parquet files and tables: read only these.
     spark : str, optional
         Instead of both: a query in Spark SQL. Its result is kept in the job's folder until the job is done.
+    ray : mapping, optional
+        Instead of all: a dataset of Ray's. ``read`` names the reader, such as ``webdataset``, the rest are its
+        arguments, such as ``paths``. Its rows are kept as those of a query are.
     storage_options : mapping, optional
         Of the files' or the other table's store; the lake's own by default. They never print.
     """
@@ -69,15 +72,18 @@ class Source(Spec):
     where: str | None = None
     columns: Names | None = None
     spark: str | None = None
+    ray: Mapping[str, Any] | None = Field(default=None, repr=False)
     storage_options: Mapping[str, Any] | None = Field(default=None, repr=False)
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in ("files", "table", "spark") if getattr(self, name)]
+        given = [name for name in ("files", "table", "spark", "ray") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(f"give one of files, table and spark, not {given or 'none'}")
-        if self.spark and self.storage_options is not None:
-            raise ValueError("storage_options belongs to files or table: Spark has a store of its own")
+            raise ValueError(f"give one of files, table, spark and ray, not {given or 'none'}")
+        if (self.spark or self.ray) and self.storage_options is not None:
+            raise ValueError("storage_options belongs to files or table: engines have stores of their own")
+        if self.ray is not None and not isinstance(self.ray.get("read"), str):
+            raise ValueError("ray: give read, one of Ray's readers, such as read: avro")
         of = {"version": "table", "where": "table", "format": "files", "types": "files"}
         for name, kind in of.items():
             if getattr(self, name) and kind not in given:

@@ -14,8 +14,8 @@ _OWN = {
     "ray": ("lake_ray.executor:RayExecutor", "ray"),
     "spark": ("lake_spark.executor:SparkExecutor", "spark"),
 }
-# Who runs a query and keeps its result in a table, for loads.
-_KEEPERS = {"spark": ("lake_spark.query:keep", "spark")}
+# Who runs a query, or reads a dataset, and keeps its rows in a table, for loads.
+_KEEPERS = {"spark": ("lake_spark.query:keep", "spark"), "ray": ("lake_ray.source:keep", "ray")}
 # Addresses that begin so are the engine's.
 _SCHEMES = {"ray": "ray", "sc": "spark", "spark": "spark"}
 
@@ -52,15 +52,15 @@ def resolve(executor: Any) -> Executor:
     raise InvalidInput(f"there is no executor {executor!r}; there are {sorted(_OWN)} and installed plug-ins")
 
 
-def keeper(engine: str) -> Callable[[str, Any], None]:
-    """Return what runs a query in an engine, and keeps its result in a table at a location.
+def keeper(engine: str) -> Callable[[Any, Any], None]:
+    """Return what runs a query or reads a dataset in an engine, and keeps its rows in a table at a location.
 
     Raises
     ------
     InvalidInput
         If what it needs is not installed.
     """
-    found: Callable[[str, Any], None] = _load(engine, *_KEEPERS[engine])
+    found: Callable[[Any, Any], None] = _load(engine, *_KEEPERS[engine])
     return found
 
 

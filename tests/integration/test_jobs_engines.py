@@ -177,6 +177,31 @@ def test_a_query_of_spark_is_a_source(tmp_path: Path, spark: SparkSession) -> No
         etl.load(root, wrong, executor="local", job_id="k")
 
 
+def test_a_dataset_of_ray_is_a_source(tmp_path: Path, on_ray: RayCluster) -> None:
+    numbers = pa.table(
+        {"id": range(50), "name": [f"n{i}" for i in range(50)], "v": [[0.5, float(i)] for i in range(50)]}
+    )
+    for part in range(2):
+        pq.write_table(numbers.slice(25 * part, 25), tmp_path / f"{part}.parquet")
+    asked: dict[str, Any] = {"read": "parquet", "paths": [str(tmp_path / f"{part}.parquet") for part in range(2)]}
+
+    def load(**ray: Any) -> Load:
+        into = {"table": "t", "key": "id", "embeddings": {"v": {"dimension": 2}}}
+        return Load.model_validate({"source": {"ray": ray}, "transform": {"filter": "id < 30"}, "into": into})
+
+    root = Location.of(tmp_path / "lk")
+    report = etl.load(root, load(**asked), executor="local", job_id="j")
+    assert (report.read, report.written, report.filtered) == (50, 30, 20)
+    found = sorted(rows_of(root, "t"), key=lambda row: int(row["id"]))
+    assert found == numbers.slice(0, 30).to_pylist()
+    left = {path.name for path in (tmp_path / "lk/_jobs").rglob("*") if path.is_file()}
+    assert left == {"_job.json", "report.json"}
+    with pytest.raises(lake.errors.InvalidInput, match="'parket' is none of Ray's readers"):
+        etl.load(root, load(read="parket", paths="x"), executor="local", job_id="k")
+    with pytest.raises(lake.errors.InvalidInput, match="read_parquet refuses"):
+        etl.load(root, load(read="parquet", nonsense=1), executor="local", job_id="k")
+
+
 def test_by_spark_submit(locally: Any, inbox: Path, tmp_path: Path) -> None:
     conf, _ = confs(tmp_path, inbox)
     process = submit("local[2]", HOUSE / "jobs/etl.py", str(conf), "--engine", "spark", "--json")

@@ -338,10 +338,12 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({}, "give one of files, table and spark, not none"),
+        ({}, "give one of files, table, spark and ray, not none"),
         ({"files": "a", "table": "b"}, "give one of"),
         ({"files": "a", "where": "x"}, "where belongs to table"),
         ({"table": "a", "format": "csv"}, "format belongs to files"),
+        ({"ray": {"paths": "x"}}, "ray: give read, one of Ray's readers"),
+        ({"ray": {"read": "csv"}, "storage_options": {}}, "engines have stores of their own"),
     ],
 )
 def test_a_source_is_one_thing(spec: dict[str, Any], message: str) -> None:
