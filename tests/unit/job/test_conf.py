@@ -71,7 +71,7 @@ WRONG = {
     "kind": (GOOD.replace("etl", "elt"), ":1: job: give the kind of job, one of etl, build_index, compact, dedup"),
     "choice": (GOOD + "  mode: upsert\n", ":7: into.mode: Input should be 'append' or 'merge'"),
     "number": (GOOD + "refused:\n  at_most: -1\n", ":8: refused.at_most: Input should be greater than or equal to 0"),
-    "rule": (GOOD.replace("files: in.csv", "version: 1"), ":3: source: give one of files, table and spark"),
+    "rule": (GOOD.replace("files: in.csv", "version: 1"), ":3: source: give one of files, table, spark and ray"),
     "twice": (GOOD + "lake: x\n", ":7: 'lake' is given twice"),
     "variable": (
         GOOD + "storage_options:\n  key: ${NOPE}\n",
