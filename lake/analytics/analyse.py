@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from lake.errors import InvalidInput, LakeError
 from lake.index.jobs import job_folder
 from lake.join.api import HasSnapshot
 from lake.join.folder import ASKED, REPORT, JobFolder
-from lake.run.task import check_name
+from lake.run.task import job_name
 from lake.table.snapshot import Snapshot
 
 R = TypeVar("R", bound=NeighbourReport)
@@ -38,7 +37,7 @@ def analyse(
         if not isinstance(table, HasSnapshot | Snapshot):
             raise InvalidInput(f"{kind}: give a table or a snapshot, not {type(table).__name__}")
     snapshots = [table if isinstance(table, Snapshot) else table.snapshot() for table in tables]
-    job = f"{kind}-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+    job = job_name(kind, job_id)
     kept = JobFolder(job, kind, job_folder(snapshots[0].location, job))
     asked = {**asked, "k": how.k, "column": how.column, "metric": how.metric, "recall": how.recall, "into": into}
     work = Analysis(kept, asked, kept.begun(asked, snapshots), how, into)
@@ -52,6 +51,5 @@ def analyse(
         if job_id is None:  # nobody can go on with it
             kept.clear()
         raise
-    kept.finish(done.to_dict())
-    kept.clear(*(() if job_id is None else (ASKED, REPORT)))
+    kept.close(done.to_dict(), taken_up=job_id is not None)
     return done

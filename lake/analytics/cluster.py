@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import asdict, replace
 
 from lake.analytics.clustering import Asked
+from lake.analytics.lloyd import AssignBlock
 from lake.analytics.sizes import ClusterReport
-from lake.analytics.stages import workers
 from lake.errors import InvalidInput, LakeError
 from lake.index.jobs import job_folder
 from lake.join.api import HasSnapshot
-from lake.join.folder import ASKED, REPORT, JobFolder
+from lake.join.folder import JobFolder
+from lake.join.workers import workers
 from lake.run import Callback, Executor, JobCommitted, listening
-from lake.run.task import check_name
+from lake.run.task import job_name
 from lake.table import pins
 from lake.table.snapshot import Snapshot
 
@@ -91,7 +91,7 @@ def cluster(
     if not isinstance(table, HasSnapshot | Snapshot):
         raise InvalidInput(f"cluster: give a table or a snapshot, not {type(table).__name__}")
     snapshot = table if isinstance(table, Snapshot) else table.snapshot()
-    job = f"cluster-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+    job = job_name("cluster", job_id)
     asked = Asked(clusters, column, where, metric, balanced, into_column, arrange, rounds, seed)
     kept = JobFolder(job, "cluster", job_folder(snapshot.location, job))
     [snapshot] = kept.begun(asdict(asked), [snapshot])
@@ -101,7 +101,11 @@ def cluster(
         return replace(done, seconds=time.monotonic() - started)
     plan = asked.check(snapshot, memory, kept)
     try:
-        with listening(on_event) as listen, workers(executor, plan.flop) as engine, pins.pin(snapshot, job=job):
+        with (
+            listening(on_event) as listen,
+            workers(executor, plan.flop, AssignBlock.__module__) as engine,
+            pins.pin(snapshot, job=job),
+        ):
             sample = None if plan.rounds.started else plan.sample()
             kept.note(asdict(asked), [snapshot])
             if sample is not None:
@@ -113,6 +117,5 @@ def cluster(
             kept.clear()
         raise
     report = replace(report, seconds=time.monotonic() - started)
-    kept.finish(report.to_dict())
-    kept.clear(*(() if job_id is None else (ASKED, REPORT)))
+    kept.close(report.to_dict(), taken_up=job_id is not None)
     return report

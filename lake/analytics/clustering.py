@@ -12,12 +12,13 @@ from lake.analytics.assigned import Found
 from lake.analytics.centers import SCORES_BYTES
 from lake.analytics.rounds import Rounds
 from lake.analytics.sizes import ClusterReport
-from lake.analytics.stages import BASE_BYTES, batch_rows, draw
+from lake.analytics.stages import batch_rows, draw
 from lake.errors import InvalidInput, MemoryExceeded
 from lake.index.kmeans import Floats, sample_points
 from lake.join import knn
 from lake.join.folder import JobFolder
 from lake.join.kernel import METRICS
+from lake.join.plan import BASE_BYTES
 from lake.join.side import Side
 from lake.run import Callback, Executor
 from lake.schema import Column, Derivation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import replace
 
 from lake.analytics.near import Search
@@ -12,7 +11,7 @@ from lake.analytics.work import Asked, Work
 from lake.errors import InvalidInput, LakeError
 from lake.join.api import HasSnapshot
 from lake.run import Callback, Executor, LocalExecutor
-from lake.run.task import check_name
+from lake.run.task import job_name
 from lake.table.snapshot import Snapshot
 
 
@@ -86,7 +85,7 @@ def dedup(
     if not isinstance(table, HasSnapshot | Snapshot):
         raise InvalidInput(f"dedup: give a table or a snapshot, not {type(table).__name__}")
     snapshot = table if isinstance(table, Snapshot) else table.snapshot()
-    job = f"dedup-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+    job = job_name("dedup", job_id)
     work = Work.of(job, snapshot, Asked(within, k, column, where, keep, metric, recall, into))
     workers = getattr(executor, "workers", None) or LocalExecutor().workers
     search = Search(within, k, metric, recall, memory, workers, job, work.folder, executor, on_event)

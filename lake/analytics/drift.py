@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-import uuid
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 
 from lake.analytics.drifted import DriftReport
 from lake.analytics.drifting import Asked, all_of
-from lake.analytics.stages import workers
+from lake.analytics.growth import CountBlock
 from lake.errors import InvalidInput, LakeError
 from lake.index.jobs import job_folder
 from lake.join.api import HasSnapshot
-from lake.join.folder import ASKED, REPORT, JobFolder
+from lake.join.folder import JobFolder
+from lake.join.workers import workers
 from lake.run import Callback, Executor, listening
-from lake.run.task import check_name
+from lake.run.task import job_name
 from lake.table import pins
 from lake.table.snapshot import Snapshot
 
@@ -92,7 +92,7 @@ def drift(
         if not isinstance(side, HasSnapshot | Snapshot):
             raise InvalidInput(f"drift: give tables or snapshots, not {type(side).__name__}")
     given = [side if isinstance(side, Snapshot) else side.snapshot() for side in (before, after)]
-    job = f"drift-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+    job = job_name("drift", job_id)
     filters = (all_of(given[0], where, before_where), all_of(given[1], where, after_where))
     asked = Asked(column, filters, metric, label, clusters, k, sample, permutations, alpha, seed)
     kept = JobFolder(job, "drift", job_folder(given[1].location, job))
@@ -104,7 +104,7 @@ def drift(
     try:
         with ExitStack() as stack:
             listen = stack.enter_context(listening(on_event))
-            engine = stack.enter_context(workers(executor, plan.flop))
+            engine = stack.enter_context(workers(executor, plan.flop, CountBlock.__module__))
             for which, one in zip(("before", "after"), snapshots, strict=True):
                 stack.enter_context(pins.pin(one, job=f"{job}-{which}"))
             drawn = plan.draw()
@@ -115,6 +115,5 @@ def drift(
             kept.clear()
         raise
     report = replace(report, seconds=time.monotonic() - started)
-    kept.finish(report.to_dict())
-    kept.clear(*(() if job_id is None else (ASKED, REPORT)))
+    kept.close(report.to_dict(), taken_up=job_id is not None)
     return report

@@ -80,6 +80,11 @@ class CountBlock:
         """The number."""
         return f"{self.number:06d}"
 
+    @property
+    def rows(self) -> int:
+        """How many it looks at."""
+        return sum(held for _, _, held in self.spans)
+
     def run(self) -> tuple[int, ...]:
         """Read, assign, count."""
         centers = Centers.read(self.folder, self.centers, self.metric)

@@ -76,6 +76,11 @@ class AssignBlock:
         """The number."""
         return f"{self.number:06d}"
 
+    @property
+    def rows(self) -> int:
+        """How many it looks at."""
+        return sum(held for _, _, held in self.spans)
+
     def run(self) -> Assigned:
         """Read, assign, sum up."""
         centers = Centers.read(self.folder, self.centers, self.metric)

@@ -1,43 +1,22 @@
-"""What analyses in stages of tasks share: where tasks run, arrays that they leave for each other, samples."""
+"""What analyses in stages of tasks share: arrays that tasks leave for each other, samples."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lake.errors import InvalidInput, TaskFailed
 from lake.index.kmeans import Floats
-from lake.join.side import Side, take
-from lake.run import Executor, LocalExecutor, resolve
+from lake.join.side import Side, row_ids, take
 from lake.storage import Files, Location
 
 Ids = NDArray[np.int64]
 
-BASE_BYTES = 420 << 20  # the interpreter, its libraries, and what Lance holds while it reads
-_IN_PROCESS_FLOP = 30e9  # less is done before worker processes have started
 _BATCH_BYTES = 8 << 20
 _TAKE = 8192
-
-
-@contextmanager
-def workers(executor: str | Executor, flop: float) -> Iterator[Executor]:
-    """Choose where tasks run; a little work is done in this process."""
-    small = executor == "local" and flop < _IN_PROCESS_FLOP
-    chosen = LocalExecutor(1) if small else resolve(executor)
-    try:
-        yield chosen
-    except TaskFailed as error:
-        if isinstance(error.__cause__, InvalidInput):  # the caller's data, whoever came upon it
-            raise error.__cause__ from error
-        raise
-    finally:
-        if isinstance(chosen, LocalExecutor) and chosen is not executor:
-            chosen.close()
 
 
 def save(folder: Location, name: str, **arrays: NDArray[Any]) -> None:
@@ -72,7 +51,7 @@ def draw(side: Side, rows: Mapping[int, int], metric: str, count: int, seed: int
     order = np.random.default_rng(seed).permutation(total)
     vectors, ids, start, wanted, held = [], [], 0, count, 0
     while start < total and held < count:
-        chosen = _row_ids(side, rows, order[start : start + wanted])
+        chosen = row_ids(side, rows, order[start : start + wanted])
         for at in range(0, len(chosen), _TAKE):
             column = take(side.snapshot.dataset, chosen[at : at + _TAKE], [side.column])[side.column]
             found, places = side.matrix(column.combine_chunks(), metric)
@@ -83,16 +62,3 @@ def draw(side: Side, rows: Mapping[int, int], metric: str, count: int, seed: int
     if not held:
         return np.empty((0, side.dimension), np.float32), np.empty(0, np.int64)
     return np.concatenate(vectors)[:count], np.concatenate(ids)[:count]
-
-
-def _row_ids(side: Side, rows: Mapping[int, int], places: Ids) -> Ids:
-    """Find the ids of rows by their places among those that pass the filter."""
-    found, before = np.empty(len(places), np.int64), 0
-    for fragment, held in rows.items():
-        here = (places >= before) & (places < before + held)
-        if here.any():
-            batches = side.read((fragment, 0, held), [], 1 << 16)
-            ids = np.concatenate([b.column("_rowid").to_numpy() for b in batches])
-            found[here] = ids[places[here] - before].astype(np.int64)
-        before += held
-    return found

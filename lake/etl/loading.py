@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
@@ -42,7 +41,7 @@ from lake.run import (
     resolve,
     run_stage,
 )
-from lake.run.task import check_name
+from lake.run.task import job_name
 from lake.storage import Files, Location, table_name
 from lake.table import merge, pins, write
 from lake.table.commit import earlier
@@ -87,7 +86,7 @@ def load(
         The table's columns were changed meanwhile.
     """
     started = time.monotonic()
-    job = f"etl-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+    job = job_name("etl", job_id)
     table = root.join(table_name(spec.into.table) + ".lance")
     files = Files(job_folder(table, job))
     digest = hashlib.sha256(json.dumps(planning.parameters(root, spec), sort_keys=True).encode()).hexdigest()

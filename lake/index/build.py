@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from lake.index.report import BuildReport, IndexReport, add
 from lake.index.spec import read_specs
 from lake.index.work import Work, Workshop
 from lake.run import Callback, Executor, JobCommitted, LocalExecutor, listening, resolve
-from lake.run.task import check_name
+from lake.run.task import job_name
 from lake.storage import Files, Location
 from lake.table import pins
 from lake.table.commit import COMMIT_ID, find, pinned, transactions
@@ -123,7 +122,7 @@ def build(
         Other writers rewrote fragments again and again while they were being indexed.
     """
     started = time.monotonic()
-    job = f"index-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+    job = job_name("index", job_id)
     files = Files(job_folder(snapshot.location, job))
     current = _Round.load(files, snapshot) if job_id is not None else None
     if current is None:

@@ -19,7 +19,7 @@ from lake.join.folder import JobFolder
 from lake.join.report import JoinReport
 from lake.join.result import JoinResult
 from lake.run import Callback, Executor, LocalExecutor, resolve
-from lake.run.task import check_name
+from lake.run.task import job_name
 from lake.schema import Column, Embedding, Schema
 from lake.storage import Files, Location, table_name
 from lake.table import write
@@ -143,7 +143,7 @@ def knn_join(
     with ExitStack() as stack:
         root = places[0] if places else Location.of(stack.enter_context(_folder()))
         sides = [_snapshot(side, root, name, stack) for side, name in ((left, "left"), (right, "right"))]
-        job = f"join-{uuid.uuid4().hex[:12]}" if job_id is None else check_name("job", job_id)
+        job = job_name("join", job_id)
         work = root.join("_jobs", job)
         kept = JobFolder(job, "knn_join", work) if job_id is not None and len(places) == len(sides) else None
         if kept is not None and not dry_run:

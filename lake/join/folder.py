@@ -75,6 +75,11 @@ class JobFolder:
         """Keep a report."""
         self.files.write(REPORT, json.dumps(report).encode())
 
+    def close(self, report: Mapping[str, Any], *, taken_up: bool) -> None:
+        """End the job: keep a report if somebody may take the job up again, and nothing else."""
+        self.finish(report)
+        self.clear(*((ASKED, REPORT) if taken_up else ()))
+
     def clear(self, *kept: str) -> None:
         """Remove all files but some."""
         for name in list(self.files.names()):

@@ -16,7 +16,7 @@ from lake.join.side import Side
 from lake.storage import Location
 
 MOST_NEIGHBOURS = 1000
-_BASE_BYTES = 420 << 20  # the interpreter, its libraries, and what Lance holds while it reads and writes
+BASE_BYTES = 420 << 20  # the interpreter, its libraries, and what Lance holds while it reads and writes
 _LEAST_ROWS = 256
 _FEW = 512  # fewer rows than this cost less than finding out how many partitions they need
 _FLAT = "IVF_FLAT"
@@ -141,7 +141,7 @@ class Plan:
         centroids = 4 * self.left.dimension * self.source.partitions * 2
         left, right = self.rows
         checks = 8 * (self.conditions + 1) * (left + right) if self.conditions else 0
-        fixed = _BASE_BYTES + centroids + checks + (8 * right if self.source.how == "index" else 0)
+        fixed = BASE_BYTES + centroids + checks + (8 * right if self.source.how == "index" else 0)
         room = self.memory - fixed
         if room < _LEAST_ROWS * row_bytes:
             least = fixed + _LEAST_ROWS * row_bytes

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from lance.fragment import FragmentMetadata
 
-from lake.errors import InvalidInput, TaskFailed
 from lake.index.model import read_model
 from lake.index.spec import IndexSpec
 from lake.index.train import train
@@ -24,26 +23,15 @@ from lake.join.plan import Plan, segment_file
 from lake.join.recall import SAMPLE, Compare, Recall, Truth, learn, sampled
 from lake.join.report import JoinReport
 from lake.join.runs import Run, save
-from lake.join.side import Side, spans
+from lake.join.side import Side, row_ids, spans
 from lake.join.tasks import Centroids, JoinBlock, Joined, SortRows
-from lake.run import (
-    Callback,
-    Executor,
-    JobCommitted,
-    Ledger,
-    LocalExecutor,
-    Stage,
-    Starts,
-    TaskResult,
-    resolve,
-    run_stage,
-)
+from lake.join.workers import workers as workers_of
+from lake.run import Callback, Executor, JobCommitted, Ledger, Stage, TaskResult, run_stage
 from lake.storage import Files, Location
 from lake.table import pins
 from lake.table.parts import Part, PartedWrite
 
 _TRAINING_FLOP = 150e9  # a fraction of what an index is given: it is used once
-_IN_PROCESS_FLOP = 30e9  # less is done before worker processes have started
 _SEED = 20
 
 
@@ -87,7 +75,7 @@ class Job:
                 plan.right.snapshot: ("right", plan.right),
             }.values():
                 stack.enter_context(pins.pin(side.snapshot, job=f"{self.job}-{which}"))
-            workers = stack.enter_context(self._executor())
+            workers = stack.enter_context(workers_of(self.executor, plan.flop, JoinBlock.__module__))
             conditions = number(plan.left, plan.right, self.conditions, self.folder, apart=self.apart)
             centroids: Centroids | None = None
             runs: tuple[Run, ...] = ()
@@ -246,40 +234,15 @@ class Job:
     def _stage(self, executor: Executor, name: str, tasks: Sequence[Any], ledger: Ledger[Any]) -> list[TaskResult[Any]]:
         if not tasks:
             return []
-        try:
-            done = run_stage(executor, Stage(name, tasks, self.plan.memory), ledger, self.on_event)
-            return sorted(done, key=lambda result: result.key)  # the same order, whoever was done first
-        except TaskFailed as error:
-            if isinstance(error.__cause__, InvalidInput):  # the caller's data, whoever came upon it
-                raise error.__cause__ from error
-            raise
-
-    @contextmanager
-    def _executor(self) -> Iterator[Executor]:
-        """Choose where tasks are run; worker processes start while the driver prepares."""
-        small = self.executor == "local" and self.plan.flop < _IN_PROCESS_FLOP
-        executor = LocalExecutor(1) if small else resolve(self.executor)
-        if isinstance(executor, Starts):
-            executor.start(JoinBlock.__module__)
-        try:
-            yield executor
-        finally:
-            if isinstance(executor, LocalExecutor) and executor is not self.executor:
-                executor.close()
+        done = run_stage(executor, Stage(name, tasks, self.plan.memory), ledger, self.on_event)
+        return sorted(done, key=lambda result: result.key)  # the same order, whoever was done first
 
 
 def sample(side: Side, rows: dict[int, int], size: int = SAMPLE) -> Ids:
     """Draw row ids of a side, the same each time."""
     total = sum(rows.values())
-    chosen = np.sort(np.random.default_rng(_SEED).choice(total, min(total, size), replace=False))
-    found, before = [np.empty(0, np.int64)], 0
-    for fragment, held in rows.items():
-        here = chosen[(chosen >= before) & (chosen < before + held)] - before
-        if len(here):
-            ids = np.concatenate([b.column("_rowid").to_numpy() for b in side.read((fragment, 0, held), [], 1 << 16)])
-            found.append(ids[here].astype(np.int64))
-        before += held
-    return np.concatenate(found)
+    chosen = np.random.default_rng(_SEED).choice(total, min(total, size), replace=False)
+    return row_ids(side, rows, np.sort(chosen))
 
 
 def encode(joined: Joined) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import lance
@@ -196,6 +196,19 @@ def spans(fragments: dict[int, int], rows: int) -> list[tuple[Span, ...]]:
                 blocks.append(tuple(block))
                 block, room = [], size
     return [*blocks, tuple(block)] if block else blocks
+
+
+def row_ids(side: Side, rows: Mapping[int, int], places: Ids) -> Ids:
+    """Find the ids of rows by their places among those that pass the filter."""
+    found, before = np.empty(len(places), np.int64), 0
+    for fragment, held in rows.items():
+        here = (places >= before) & (places < before + held)
+        if here.any():
+            batches = side.read((fragment, 0, held), [], 1 << 16)
+            ids = np.concatenate([b.column("_rowid").to_numpy() for b in batches])
+            found[here] = ids[places[here] - before].astype(np.int64)
+        before += held
+    return found
 
 
 def named(prefix: str, column: str) -> str:

@@ -1,6 +1,7 @@
 """What is run, and what comes back: the seam between those who plan work and those who execute it."""
 
 import re
+import uuid
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -136,6 +137,17 @@ class Starts(Protocol):
     def start(self, module: str) -> None:
         """Begin to start the workers, and to import a module of tasks in them, and return at once."""
         ...
+
+
+def job_name(kind: str, given: str | None) -> str:
+    """Return the id of a job: the one given, or a new one.
+
+    Raises
+    ------
+    InvalidInput
+        If the one given is not legal.
+    """
+    return f"{kind}-{uuid.uuid4().hex[:12]}" if given is None else check_name("job", given)
 
 
 def check_name(what: str, name: str) -> str:
