@@ -51,7 +51,7 @@ def run(folder: Path, rows: int) -> list[Line]:
         lance[lists] = _lance(table, asked, truth)
         search[lists], whole[lists] = _faiss(base, asked, lists, truth)
         for name, took in (("ours", mine[lists][0]), ("Lance", lance[lists][0]), ("Faiss", search[lists][0])):
-            print(f"{lists} partitions, {name}: {took:.1f} s")
+            print(f"{lists} partitions, {name}: {took:.1f} s", flush=True)
         shutil.rmtree(table.uri)
     started = time.perf_counter()
     raw = left.knn_join(
