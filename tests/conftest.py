@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ pytest.register_assert_rewrite("tests.unit.run.executor_suite")
 
 # Spark's processes live for seconds here: code that is compiled at once, and badly, suits them.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
+# Ray counts its use in a thread that outlives the connection, and ends the process if it calls at the wrong moment.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 # A change is judged by the same examples each time; `make fuzz` draws new ones.
 settings.register_profile("same", derandomize=True)
@@ -54,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _EnginesApart(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests that start Ray or Spark go to one process, others file by file to any: on two cores, clusters wait long."""
+    """Tests that start Ray or Spark go to one process, others file by file to any: clusters share the cores badly."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "engines" if _engine(nodeid) else nodeid.partition("::")[0]
@@ -63,6 +67,20 @@ class _EnginesApart(LoadScopeScheduling):  # type: ignore[misc]
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _EnginesApart:
     return _EnginesApart(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Collect no garbage while a failure is shown.
+
+    Pytest parses source then. A finalizer that logs an error (Ray Data's do) parses source too, and until 3.11.8
+    CPython takes one parse within another for an error of its own, which would end the whole run.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

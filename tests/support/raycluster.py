@@ -5,6 +5,7 @@ Its Python has what the lake needs and not the lake itself, as a cluster that ot
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -25,6 +26,11 @@ from tests.support.s3 import ROOT, free_port, wait_for
 CPUS = 2
 RUNTIME_ENV: dict[str, Any] = {"env_vars": {"PYTHONPATH": f"{ROOT}:{ROOT / 'connectors'}"}}
 """How workers of the tests' own drivers find this checkout."""
+
+# Where all cores are taken, a process takes its time to start.
+_PATIENT = {"RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "200"}
+# Wheels that drivers bring need nothing that is not there.
+_OFFLINE = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,9 @@ def running() -> Iterator[RayCluster]:
         *("--include-dashboard=true", f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0"),
         *(f"--num-cpus={CPUS}", f"--object-store-memory={512 << 20}", f"--temp-dir={folder / 't'}"),
     ]
-    path = f"{python.parent}:{os.environ['PATH']}"
+    kept = environment() | _PATIENT | _OFFLINE | {"PATH": f"{python.parent}:{os.environ['PATH']}"}
     with (folder / "start.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment() | {"PATH": path}, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=kept, stdout=log, stderr=log)
     try:
         for port in (gcs, client, dashboard):
             wait_for(process, port)
@@ -87,7 +93,10 @@ def _python(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     [packages] = folder.glob("lib/python*/site-packages")
     (packages / "installed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder / "bin" / "python"
+    python, pip = folder / "bin" / "python", folder / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec {python} -m pip "$@"\n')  # Ray runs it to unpack the wheels of drivers
+    pip.chmod(0o755)
+    return python
 
 
 @pytest.fixture(scope="session")
@@ -97,11 +106,24 @@ def ray_cluster() -> Iterator[RayCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def on_ray(ray_cluster: RayCluster) -> Iterator[RayCluster]:
-    """This process is a driver of the cluster while a module's tests run."""
+def connect(cluster: RayCluster) -> None:
+    """Make this process a driver of a cluster."""
     import ray
 
-    ray.init(ray_cluster.address, runtime_env=RUNTIME_ENV, log_to_driver=False, configure_logging=False)
-    yield ray_cluster
+    ray.init(cluster.address, runtime_env=RUNTIME_ENV, log_to_driver=False, configure_logging=False)
+
+
+def disconnect() -> None:
+    """Leave the cluster; what still reads from it ends first, as it would complain of it later."""
+    import ray
+
+    gc.collect()
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def on_ray(ray_cluster: RayCluster) -> Iterator[RayCluster]:
+    """This process is a driver of the cluster: one for the session, as a driver's workers take seconds to start."""
+    connect(ray_cluster)
+    yield ray_cluster
+    disconnect()
