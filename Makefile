@@ -6,18 +6,13 @@ WORKERS ?= 2
 DIST ?= dist
 JAVA_PACKAGE ?= openjdk-17-jre-headless
 
-.PHONY: demo test test-engines fuzz lint bench bench-join dist clean java
+.PHONY: demo test fuzz lint bench bench-join dist clean java
 
 demo: $(VENV)/.demo
 	$(BIN)/lake demo
 
-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not ray and not spark"
-
-# By themselves: beside other tests on few cores the engines' own waits run out, and their servers do not come up in time.
-test-engines: $(VENV)/.dev java
-	$(BIN)/python -m pytest -m ray
-	$(BIN)/python -m pytest -m spark
+test: $(VENV)/.dev java
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=15
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/property tests/unit/schema --hypothesis-profile=new -n $(WORKERS)
