@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lake.job import Run, open_job
 from lake.run import TaskDone
 from lake.storage import Files, Location
 from tests.support.etl import Heard, json_lines, refused_of, rows_of
-from tests.support.killed import MOMENTS
+from tests.support.killed import HELD_BY, MOMENTS
 from tests.support.proxy import Proxy, Rule
 from tests.support.s3 import SECRET, options
 
@@ -172,6 +173,43 @@ def test_killed_and_resubmitted_it_takes_effect_once(
     assert {(r.read, r.written, r.duplicates, r.refused) for r in reports} == {
         (27, len(expected), 24 - len(expected), 3)
     }
+
+
+@pytest.mark.parametrize("mode", ["append", "merge"])
+@pytest.mark.parametrize("moment", ["planned", "one task done", "tasks done", "refused rows committed"])
+def test_two_drivers_of_one_job_take_effect_once(
+    moment: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is held at a moment while another, with the same job id, does it all; then the first goes on."""
+    conf, held = conf_of(tmp_path, mode), tmp_path / "held"
+    command = [sys.executable, "-m", "tests.support.killed", moment, str(conf)]
+    here = {**os.environ, "PYTHONPATH": str(HOUSE), HELD_BY: str(held)}
+    first = subprocess.Popen(command, cwd=tmp_path, env=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while not held.exists():
+            assert first.poll() is None, first.communicate()[0].decode()
+            time.sleep(0.02)
+        monkeypatch.chdir(tmp_path)
+        report = open_job(conf).run(Run("nightly", "local", Heard()))
+        assert isinstance(report, LoadReport)
+        root = Location.of(tmp_path / "lk")
+        rows, refused = rows_of(root, "t"), rows_of(root, "t__refused")
+        held.unlink()
+        told = first.communicate(timeout=120)[0].decode()
+    finally:
+        first.kill()
+        first.wait()
+    assert first.returncode == 0, told
+    all_rows = [(i, n) for n in range(3) for i in range(n * 5, n * 5 + 8)]
+    expected = sorted(all_rows if mode == "append" else dict(all_rows).items())
+    assert sorted((r["id"], r["n"]) for r in rows) == expected
+    assert len(refused) == 3
+    assert rows_of(root, "t") == rows
+    assert rows_of(root, "t__refused") == refused
+    again = open_job(conf).run(Run("nightly", "local", Heard()))
+    assert isinstance(again, LoadReport)
+    assert again.repeated
+    assert (again.version, again.written, again.refused) == (report.version, report.written, report.refused)
 
 
 @pytest.mark.s3

@@ -1,11 +1,16 @@
-"""A job that is killed at a chosen moment: ``python -m tests.support.killed MOMENT CONF``, by a real SIGKILL."""
+"""A job that is stopped at a chosen moment: ``python -m tests.support.killed MOMENT CONF``.
+
+By a real SIGKILL, or, where the variable ``HELD_BY`` names a file, once and until that file is removed again.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lake.cli import main
@@ -13,6 +18,7 @@ from lake.etl import loading
 from lake.etl.plan import Plan
 from lake.run import Ledger
 
+HELD_BY = "HELD_BY"
 MOMENTS = (
     "planned",
     "one task done",
@@ -23,14 +29,27 @@ MOMENTS = (
 )
 
 
-def _die(*_: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _stop() -> None:
+    """Die, or wait once."""
+    if HELD_BY not in os.environ:
+        os.kill(os.getpid(), signal.SIGKILL)
+    held = Path(os.environ[HELD_BY])
+    if held == Path(os.devnull):
+        return
+    os.environ[HELD_BY] = os.devnull
+    held.touch()
+    while held.exists():
+        time.sleep(0.02)
 
 
-def _after(act: Callable[..., Any]) -> Callable[..., Any]:
+def _with_stop(act: Callable[..., Any], after: bool) -> Callable[..., Any]:
     def called(*arguments: Any, **options: Any) -> Any:
-        act(*arguments, **options)
-        _die()
+        if not after:
+            _stop()
+        result = act(*arguments, **options)
+        if after:
+            _stop()
+        return result
 
     return called
 
@@ -47,9 +66,9 @@ def arm(moment: str) -> None:
     }
     owner, name, after = places[moment]
     if moment == "report written":  # the first clearing is of an empty folder
-        setattr(owner, name, lambda files, keep=(): _die() if keep else None)
+        setattr(owner, name, lambda files, keep=(): _stop() if keep else None)
     else:
-        setattr(owner, name, _after(getattr(owner, name)) if after else _die)
+        setattr(owner, name, _with_stop(getattr(owner, name), after))
 
 
 if __name__ == "__main__":
