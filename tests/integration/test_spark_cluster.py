@@ -16,7 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import lake
-from lake.run import Stage
+from lake.run import Event, Stage, TaskStarted
 from lake.storage import Location
 from lake.table.commit import COMMIT_ID, transactions
 from lake_spark.executor import SparkExecutor
@@ -161,7 +161,7 @@ def test_executors_killed_in_mid_build_cost_nothing(spark_cluster: Cluster, prog
 
 
 def test_a_driver_killed_before_and_after_its_commit_applies_it_once(
-    spark_cluster: Cluster, program: Path, tmp_path: Path
+    spark_cluster: Cluster, spark: SparkSession, program: Path, tmp_path: Path
 ) -> None:
     table = make_table(tmp_path / "lake")
     before = table.version
@@ -184,9 +184,11 @@ def test_a_driver_killed_before_and_after_its_commit_applies_it_once(
     done = {event["key"] for event in first if event.get("event") == "TaskDone"}
     assert skipped & done, "what was recorded is not repeated"
     assert table.version == before + 1
-    third = finish(submit(spark_cluster.url, program, str(tmp_path / "lake"), "nightly"))
-    assert third[-1]["version"] == table.version == before + 1
-    assert not [event for event in third if event.get("event") == "TaskStarted"]
+    third: list[Event] = []
+    report = table.build(executor=SparkExecutor(spark), job_id="nightly", on_event=third.append)
+    assert report.repeated
+    assert report.version == table.version == before + 1
+    assert not [event for event in third if isinstance(event, TaskStarted)]
     assert commits_of(table, "nightly") == 1
     check_answers(table)
 

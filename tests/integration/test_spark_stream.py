@@ -184,35 +184,30 @@ from pathlib import Path
 from tests.support.spark import classic
 import lake_spark
 
-source, target, folder, kind = sys.argv[1:]
+source, target, folder = sys.argv[1:]
 with classic(Path(folder) / "warehouse") as spark:
     lake_spark.register(spark)
     stream = spark.readStream.format("lake").load(source).writeStream.format("lake")
-    stream = stream.option("checkpointLocation", folder + "/checkpoint")
-    stream = stream.trigger(availableNow=True) if kind == "rest" else stream.trigger(processingTime="0 seconds")
+    stream = stream.option("checkpointLocation", folder + "/checkpoint").trigger(processingTime="0 seconds")
     stream.start(target).awaitTermination()
 """
 
 
-def test_a_driver_that_is_killed_loses_and_doubles_no_row(tmp_path: Path) -> None:
+def test_a_driver_that_is_killed_loses_and_doubles_no_row(session: SparkSession, tmp_path: Path) -> None:
     root = Location.of(tmp_path)
     source, target = make(root, "source"), root.join("target.lance")  # the first batch makes it
-    program = tmp_path / "program.py"
+    program, log = tmp_path / "program.py", tmp_path / "log"
     program.write_text(PROGRAM)
-
-    def start(kind: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(program), source.uri, target.uri, str(tmp_path), kind]
-        with (tmp_path / "log").open("ab") as log:
-            return subprocess.Popen(
-                command, env=environment(PYTHONPATH=str(ROOT)), stdout=log, stderr=log, start_new_session=True
-            )
-
-    running = start("forever")
+    with log.open("wb") as out:
+        command = [sys.executable, str(program), source.uri, target.uri, str(tmp_path)]
+        running = subprocess.Popen(
+            command, env=environment(PYTHONPATH=str(ROOT)), stdout=out, stderr=out, start_new_session=True
+        )
     try:
         written = 20
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 250
         while version(target) < 3:  # batches follow each other while rows arrive
-            assert running.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            assert running.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline
             write.append(source, None, pairs(range(written, written + 3)))
             written += 3
@@ -220,10 +215,5 @@ def test_a_driver_that_is_killed_loses_and_doubles_no_row(tmp_path: Path) -> Non
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
-    rest = start("rest")
-    try:
-        assert rest.wait(120) == 0, (tmp_path / "log").read_text()[-3000:]
-    finally:
-        if rest.poll() is None:
-            os.killpg(rest.pid, signal.SIGKILL)
+    pour(follow(session, source), target, tmp_path / "checkpoint")
     assert content(target) == content(source)
