@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from lake.table.write import create_table
 PLAN = "load.json"
 _PARTITION_BYTES = 64 << 20
 _PARTITIONS = 512
+_OLDEST = timedelta(days=6)  # expiry takes files that no version names for garbage when they are a week old
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Plan:
             "columns": work.columns,
             "key": work.key,
             "partitions": work.partitions,
+            "begun": datetime.now(UTC).isoformat(),
         }
         files.write(PLAN, json.dumps(plan).encode())
 
@@ -75,14 +78,15 @@ class Plan:
         Returns
         -------
         Plan or None
-            ``None`` if there is none, or it was for a table that was dropped or whose version has expired.
+            ``None`` if there is none, if it was for a table that was dropped or whose version has expired, or if it is
+            so old that `lake.Table.expire` may have removed what its tasks wrote.
         """
         files = Files(folder)
         if not files.exists(PLAN):
             return None
         plan = json.loads(files.read(PLAN))
         target = _same(_target(root, spec), plan["target"])
-        if target is None:
+        if target is None or datetime.now(UTC) - datetime.fromisoformat(plan["begun"]) > _OLDEST:
             return None
         reader = Reader(spec.source, _source_location(root, spec), None, _schema_of(plan["read"]), _lenient(spec))
         if plan["source"] is not None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,23 @@ def test_two_drivers_of_one_job_take_effect_once(
     assert isinstance(again, LoadReport)
     assert again.repeated
     assert (again.version, again.written, again.refused) == (report.version, report.written, report.refused)
+
+
+@pytest.mark.parametrize(("days", "repeated"), [(5, False), (7, True)])
+def test_what_expiry_may_have_removed_is_made_again(
+    days: int, repeated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = conf_of(tmp_path, "append")
+    assert program("-m", "tests.support.killed", "tasks done", conf, cwd=tmp_path).returncode == -signal.SIGKILL
+    [path] = (tmp_path / "lk/_jobs/nightly").rglob("load.json")
+    plan = json.loads(path.read_text())
+    begun = datetime.fromisoformat(plan["begun"]) - timedelta(days=days)
+    path.write_text(json.dumps(plan | {"begun": begun.isoformat()}))
+    monkeypatch.chdir(tmp_path)
+    heard = Heard()
+    open_job(conf).run(Run("nightly", "local", heard))
+    assert bool(heard.keys(TaskDone)) == repeated
+    assert len(rows_of(Location.of(tmp_path / "lk"), "t")) == 24
 
 
 @pytest.mark.s3
