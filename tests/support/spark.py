@@ -6,16 +6,20 @@ processes of their own (`submit`), or go through a Connect server of the cluster
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,8 +54,24 @@ def environment(**more: str) -> dict[str, str]:
     return kept | ours | more
 
 
+@cache
 def _home() -> Path:
-    found = find_spec("pyspark")
+    """Lay out Spark's home with its Python as plain files: from its archives, each worker would compile it anew."""
+    home, package = Path(tempfile.mkdtemp(prefix="spark-home-")), _package("pyspark")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for entry in package.iterdir():
+        if entry.name != "python":
+            (home / entry.name).symlink_to(entry)
+    for archive in (package / "python" / "lib").glob("*.zip"):
+        name = re.split(r"\W", archive.name)[0]
+        folder = home / "python" / "lib" / archive.name
+        folder.mkdir(parents=True)
+        (folder / name).symlink_to(_package(name))
+    return home
+
+
+def _package(name: str) -> Path:
+    found = find_spec(name)
     assert found is not None
     assert found.origin is not None
     return Path(found.origin).parent
@@ -70,8 +90,9 @@ def classic(warehouse: Path, master: str = "local[2]", conf: Mapping[str, str] |
     builder = SparkSession.builder.master(master).appName("tests")
     for key, value in {**CONF, **(conf or {}), "spark.sql.warehouse.dir": str(warehouse)}.items():
         builder = builder.config(key, value)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.filterwarnings("ignore", "lance is not fork-safe")  # a fork that becomes the JVM at once
+        patch.setenv("SPARK_HOME", str(_home()))
         session = builder.getOrCreate()
     yield session
     session.stop()
