@@ -120,7 +120,7 @@ def lines(driver: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 
 def finish(driver: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    out, err = driver.communicate(timeout=150)
+    out, err = driver.communicate(timeout=250)
     assert driver.returncode == 0, err[-4000:]
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 

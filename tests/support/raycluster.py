@@ -75,7 +75,7 @@ def running() -> Iterator[RayCluster]:
         process = subprocess.Popen(command, cwd=folder, env=kept, stdout=log, stderr=log)
     try:
         for port in (gcs, client, dashboard):
-            wait_for(process, port)
+            wait_for(process, port, 120.0)
         yield RayCluster(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", f"http://127.0.0.1:{dashboard}")
     finally:
         started = psutil.Process(process.pid).children(recursive=True)

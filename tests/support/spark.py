@@ -141,7 +141,7 @@ def standalone(folder: Path, workers: int = 2) -> Iterator[Cluster]:
 
         processes = [start(master)]
         try:
-            wait_for(processes[0], port)
+            wait_for(processes[0], port, 120.0)
             for number in range(workers):
                 work = folder / f"worker-{number}"
                 # Each an address of its own: Spark begins no copy of a task on the host where it runs.
@@ -218,7 +218,7 @@ def end(*processes: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
                 pipe.close()
 
 
-def _until(ready: object, logs: Path, seconds: float = 60.0) -> None:
+def _until(ready: object, logs: Path, seconds: float = 120.0) -> None:
     assert callable(ready)
     deadline = time.monotonic() + seconds
     while not ready():
