@@ -10,7 +10,8 @@ from lake.analytics.report import DedupReport
 from lake.analytics.work import Asked, Work
 from lake.errors import InvalidInput, LakeError
 from lake.join.api import HasSnapshot
-from lake.run import Callback, Executor, LocalExecutor
+from lake.join.workers import abreast
+from lake.run import Callback, Executor
 from lake.run.task import job_name
 from lake.table.snapshot import Snapshot
 
@@ -87,8 +88,7 @@ def dedup(
     snapshot = table if isinstance(table, Snapshot) else table.snapshot()
     job = job_name("dedup", job_id)
     work = Work.of(job, snapshot, Asked(within, k, column, where, keep, metric, recall, into))
-    workers = getattr(executor, "workers", None) or LocalExecutor().workers
-    search = Search(within, k, metric, recall, memory, workers, job, work.folder, executor, on_event)
+    search = Search(within, k, metric, recall, memory, abreast(executor), job, work.folder, executor, on_event)
     report = work.report()
     deletes = delete and not dry_run and (report is None or report.deleted is None)
     if report is not None and not deletes:

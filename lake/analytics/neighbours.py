@@ -17,7 +17,8 @@ from lake.errors import InvalidInput
 from lake.join import knn
 from lake.join.folder import JobFolder
 from lake.join.plan import Plan
-from lake.run import Callback, Executor, LocalExecutor
+from lake.join.workers import abreast
+from lake.run import Callback, Executor
 from lake.schema import Column, Schema
 from lake.storage import Location, table_name
 from lake.table import pins
@@ -71,7 +72,6 @@ class Analysis:
     def plan(self, left: ByRow, right: ByRow, recall: float | None = None) -> Plan:
         """Check and plan a join."""
         how = self.how
-        workers = getattr(how.executor, "workers", None) or LocalExecutor().workers
         return knn.plan_join(
             left,
             right,
@@ -82,7 +82,7 @@ class Analysis:
             recall=recall or how.recall,
             nprobe=None,
             memory=how.memory,
-            workers=workers,
+            workers=abreast(how.executor),
         )[0]
 
     def target(self, columns: Sequence[Column], key: int) -> PartedWrite:

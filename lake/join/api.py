@@ -18,7 +18,8 @@ from lake.join import knn
 from lake.join.folder import JobFolder
 from lake.join.report import JoinReport
 from lake.join.result import JoinResult
-from lake.run import Callback, Executor, LocalExecutor, resolve
+from lake.join.workers import abreast
+from lake.run import Callback, Executor, resolve
 from lake.run.task import job_name
 from lake.schema import Column, Embedding, Schema
 from lake.storage import Files, Location, table_name
@@ -128,7 +129,7 @@ def knn_join(
     places = [_place(side) for side in (left, right) if isinstance(side, HasSnapshot | Snapshot)]
     if into is not None and not places:
         raise InvalidInput("into= names a table beside the left one, and both sides are arrays; leave it out")
-    engine = LocalExecutor() if executor == "local" else resolve(executor)
+    engine = executor if executor == "local" else resolve(executor)
     asked = {
         "k": k,
         "columns": (left_column, right_column, tuple(left_columns), tuple(right_columns)),
@@ -163,7 +164,7 @@ def knn_join(
             recall=recall,
             nprobe=None if nprobe is None else _whole(nprobe),
             memory=memory,
-            workers=getattr(engine, "workers", 1),
+            workers=abreast(engine),
         )
         if dry_run:
             return knn.forecast(plan)
@@ -181,7 +182,7 @@ def knn_join(
             apart=same if apart is None else apart,
             job=job,
             folder=work.join("join"),
-            executor="local" if executor == "local" else engine,
+            executor=engine,
             on_event=on_event,
         )
         if kept is not None:

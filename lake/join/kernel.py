@@ -8,11 +8,14 @@ product was blocked, threaded or rounded, and ties go to the smaller row id. So 
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from lake.run.threads import Hands
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -61,10 +64,10 @@ class Nearest:
         self.distances = np.full((len(queries), k), np.inf if within is None else within, np.float32)
         self.ids = np.full((len(queries), k), -1, np.int64)
         self._norms = np.einsum("nd,nd->n", queries, queries)
-        self._scores = np.empty(QUERY_BLOCK * ROW_BLOCK, np.float32)
+        self._scratch = _Scratch(queries.shape[1])
 
     def meet(self, which: NDArray[np.int32], rows: Floats, ids: Ids, pairs: Pairs | None = None) -> None:
-        """Let some queries meet some rows.
+        """Let some queries meet some rows. Several threads may at a time, each with queries of its own.
 
         Parameters
         ----------
@@ -82,13 +85,13 @@ class Nearest:
         half = bias / 2 if self.metric == L2 else np.zeros_like(bias)
         for start in range(0, len(which), QUERY_BLOCK):
             block = which[start : start + QUERY_BLOCK]
-            queries = self.queries[block]
+            queries = np.take(self.queries, block, axis=0, out=self._scratch.queries[: len(block)], mode="clip")
             norms = self._norms[block]
             slack = _EPSILON * np.float32(2 * np.sqrt(rows.shape[1]) + 4) * (np.sqrt(norms) + longest) ** 2
             for row in range(0, len(rows), ROW_BLOCK):
                 part = slice(row, row + ROW_BLOCK)
                 some = rows[part]
-                scores = self._scores[: len(block) * len(some)].reshape(len(block), len(some))
+                scores = self._scratch.scores[: len(block) * len(some)].reshape(len(block), len(some))
                 np.matmul(queries, some.T, out=scores)
                 _keep(
                     scores,
@@ -109,9 +112,25 @@ class Nearest:
                     chosen.right[part] if pairs else chosen.right,
                 )
 
+    def meet_all(self, rows: Floats, ids: Ids, pairs: Pairs | None = None, hands: Hands | None = None) -> None:
+        """Let every query meet some rows; see `meet`."""
+        shares = np.array_split(np.arange(len(self.queries), dtype=np.int32), hands.count if hands else 1)
+        if hands is None:
+            self.meet(shares[0], rows, ids, pairs)
+        else:
+            hands(lambda at: self.meet(shares[at], rows, ids, pairs))
+
     def sort(self) -> None:
         """Put the nearest first."""
         _sort(self.distances, self.ids)
+
+
+class _Scratch(threading.local):
+    """Each thread's room for a block: new pages for each product would cost more than what they hold."""
+
+    def __init__(self, dimension: int) -> None:
+        self.queries = np.empty((QUERY_BLOCK, dimension), np.float32)
+        self.scores = np.empty(QUERY_BLOCK * ROW_BLOCK, np.float32)
 
 
 class Pairs:
@@ -158,10 +177,16 @@ def _keep(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     right,
 ):
     count = scores.shape[1]
+    peaks = np.empty(_CHUNK, np.float32)
     for i in range(scores.shape[0]):
         at = which[i]
         line = scores[i]
         bar = _bar(distances[at, 0], norms[i], slack[i], metric)
+        if found[at, 0] < 0 and not operators.shape[0]:
+            # Whoever comes first would pass while fewer than k are known, each a distance computed for nothing.
+            bar = max(bar, _kth(line, half, peaks, found.shape[1] + min(1, own.shape[0])) - 2 * slack[i])
+        if not _reaches(line, half, bar):
+            continue
         for start in range(0, count, _CHUNK):
             stop = min(start + _CHUNK, count)
             if not _reaches(line[start:stop], half[start:stop], bar):
@@ -175,20 +200,28 @@ def _keep(  # type: ignore[no-untyped-def]  # noqa: PLR0917
                 distance = _distance(queries[i], rows[j], metric) if exact else _rough(value, norms[i], metric)
                 if _before(distance, ids[j], distances[at, 0], found[at, 0]):
                     _sink(distances[at], found[at], distance, ids[j], distances.shape[1])
-                    bar = _bar(distances[at, 0], norms[i], slack[i], metric)
+                    bar = max(bar, _bar(distances[at, 0], norms[i], slack[i], metric))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _reaches(line, half, bar):  # type: ignore[no-untyped-def]
-    # A count that cannot end early, over a known length: it becomes a few vector instructions.
+    # A count that cannot end early becomes a few vector instructions; inlined, it does not.
     reached = np.int32(0)
-    if line.shape[0] == _CHUNK:
-        for j in range(_CHUNK):
-            reached |= np.int32(line[j] - half[j] >= bar)
-    else:
-        for j in range(line.shape[0]):
-            reached |= np.int32(line[j] - half[j] >= bar)
+    for j in range(line.shape[0]):
+        reached |= np.int32(line[j] - half[j] >= bar)
     return reached != 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _kth(line, half, peaks, k):  # type: ignore[no-untyped-def]
+    """Return what at least k of a line reach: the k-th of the best of each 64th of it."""
+    if k > peaks.shape[0]:
+        return np.float32(-np.inf)
+    peaks[:] = -np.inf
+    for start in range(0, line.shape[0], peaks.shape[0]):
+        for j in range(start, min(start + peaks.shape[0], line.shape[0])):
+            peaks[j - start] = max(peaks[j - start], line[j] - half[j])
+    return np.partition(peaks, peaks.shape[0] - k)[peaks.shape[0] - k]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

@@ -15,6 +15,7 @@ from lake.join.route import places
 from lake.join.runs import Partitions, Run
 from lake.join.side import Side, take
 from lake.join.tasks import Centroids
+from lake.run.threads import Hands
 
 SAMPLE = 256
 _Z95 = 1.96
@@ -148,13 +149,13 @@ class Compare:
         checks = self.conditions.load()
         checks.begin(ids)
         partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
-        everybody = np.arange(len(queries), dtype=np.int32)
         known, homes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         wanted = self.first + np.flatnonzero(partitions.rows[self.first : self.last])
-        for partition, some, rows in partitions.read(wanted):
-            found.meet(everybody, rows, some, checks.against(some))
-            known.append(some)
-            homes.append(np.full(len(some), partition))
+        with Hands() as hands:
+            for group in partitions.read(wanted):
+                found.meet_all(group.vectors, group.ids, checks.against(group.ids), hands)
+                known.append(group.ids)
+                homes.append(group.homes)
         found.sort()
         rows_of = np.concatenate(known)
         order = np.argsort(rows_of)

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from lake.index.kmeans import Floats
 from lake.join.kernel import Nearest
+from lake.run.threads import Hands
 
 
-def route(vectors: Floats, centroids: Floats, metric: str, probes: int) -> NDArray[np.int32]:
+def route(
+    vectors: Floats, centroids: Floats, metric: str, probes: int, hands: Hands | None = None
+) -> NDArray[np.int32]:
     """Find the partitions that each vector looks into, the nearest first.
 
     Parameters
@@ -22,13 +25,15 @@ def route(vectors: Floats, centroids: Floats, metric: str, probes: int) -> NDArr
     centroids : float32, shape (partitions, d)
     metric : {"l2", "cosine", "dot"}
     probes : int
+    hands : Hands, optional
+        Share the work.
 
     Returns
     -------
     int32, shape (n, probes)
     """
     found = Nearest(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2", exact=False)
-    found.meet(np.arange(len(vectors), dtype=np.int32), centroids, np.arange(len(centroids)))
+    found.meet_all(centroids, np.arange(len(centroids)), hands=hands)
     found.sort()
     return found.ids.astype(np.int32)
 

@@ -75,7 +75,7 @@ class Job:
                 plan.right.snapshot: ("right", plan.right),
             }.values():
                 stack.enter_context(pins.pin(side.snapshot, job=f"{self.job}-{which}"))
-            workers = stack.enter_context(workers_of(self.executor, plan.flop, JoinBlock.__module__))
+            workers = stack.enter_context(workers_of(self.executor, plan.flop, JoinBlock.__module__, hands=True))
             conditions = number(plan.left, plan.right, self.conditions, self.folder, apart=self.apart)
             centroids: Centroids | None = None
             runs: tuple[Run, ...] = ()

@@ -43,6 +43,29 @@ class Run:
     live: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Rows of neighbouring partitions, or of a piece of one.
+
+    Parameters
+    ----------
+    homes : int64, shape (n,)
+        The partition of each row, ascending.
+    ids : int64, shape (n,)
+    vectors : float32, shape (n, d)
+    """
+
+    homes: NDArray[np.int64]
+    ids: Ids
+    vectors: Floats
+
+    def partitions(self) -> Iterator[tuple[int, slice]]:
+        """Yield each partition that has rows here, and where they are."""
+        there, starts = np.unique(self.homes, return_index=True)
+        for partition, start, end in zip(there.tolist(), starts, [*starts[1:], len(self.homes)], strict=True):
+            yield partition, slice(start, end)
+
+
 def save(folder: Location, name: str, array: NDArray[Any]) -> None:
     """Keep an array in a job's folder."""
     buffer = io.BytesIO()
@@ -102,16 +125,16 @@ class Partitions:
         held: NDArray[np.int64] = self.lengths.sum(axis=0)
         return held
 
-    def read(self, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Ids, Floats]]:
-        """Yield ``(partition, row ids, vectors)`` of partitions, given in ascending order; large ones in pieces."""
+    def read(self, wanted: NDArray[np.int64]) -> Iterator[Group]:
+        """Yield the rows of partitions, given in ascending order; a large partition comes in pieces."""
         with ThreadPoolExecutor(1) as ahead:
-            following: Future[list[tuple[int, Ids, Floats]]] | None = None
+            following: Future[Group] | None = None
             for group in self._groups(wanted):
                 loading, following = following, ahead.submit(self._load, *group)
                 if loading is not None:
-                    yield from loading.result()
+                    yield loading.result()
             if following is not None:
-                yield from following.result()
+                yield following.result()
 
     def _groups(self, wanted: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int, int]]:
         """Group neighbours, which one read of each run gets; yield ``(partitions, piece, pieces)``."""
@@ -129,41 +152,35 @@ class Partitions:
         pieces = -(-rows // self._most_rows) if len(group) == 1 else 1
         yield from ((group, piece, pieces) for piece in range(max(1, pieces)))
 
-    def _load(self, group: NDArray[np.int64], piece: int, pieces: int) -> list[tuple[int, Ids, Floats]]:
+    def _load(self, group: NDArray[np.int64], piece: int, pieces: int) -> Group:
         parts = [self._part(run, group, piece, pieces) for run in range(len(self._runs))]
-        found = []
-        for at, partition in enumerate(group):
-            ids = [part[0][at] for part in parts]
-            vectors = [part[1][at] for part in parts]
-            whole = len(parts) == 1
-            found.append(
-                (
-                    int(partition),
-                    ids[0] if whole else np.concatenate(ids),
-                    vectors[0] if whole else np.concatenate(vectors),
-                )
-            )
-        return found
+        if len(parts) == 1:
+            return parts[0]
+        homes = np.concatenate([part.homes for part in parts])
+        order = np.argsort(homes, kind="stable")
+        return Group(
+            homes[order],
+            np.concatenate([part.ids for part in parts])[order],
+            np.concatenate([part.vectors for part in parts])[order],
+        )
 
-    def _part(self, run: int, group: NDArray[np.int64], piece: int, pieces: int) -> tuple[list[Ids], list[Floats]]:
-        """Read the rows of a group out of one run, a list entry for each partition."""
+    def _part(self, run: int, group: NDArray[np.int64], piece: int, pieces: int) -> Group:
+        """Read the rows of a group out of one run."""
         lengths = self.lengths[run, group]
         first, last = (int(lengths.sum()) * edge // pieces for edge in (piece, piece + 1))
-        count = last - first
-        if not count:
-            return [np.empty(0, np.int64)] * len(group), [np.empty((0, self._dimension), np.float32)] * len(group)
+        homes = np.repeat(group, lengths)[first:last]
+        if not len(homes):
+            return Group(homes, np.empty(0, np.int64), np.empty((0, self._dimension), np.float32))
         start = int(self._starts[run, group[0]]) + first
-        table = self._readers[run].read_range(start, count, batch_size=count).to_table()
+        table = self._readers[run].read_range(start, len(homes), batch_size=len(homes)).to_table()
         ids: Ids = table["_rowid"].to_numpy().astype(np.int64, copy=False)
         held = table[self._runs[run].column].combine_chunks()
-        vectors: Floats = held.flatten().to_numpy().astype(np.float32, copy=False).reshape(count, -1)
+        vectors: Floats = held.flatten().to_numpy().astype(np.float32, copy=False).reshape(len(homes), -1)
         if self._normalise:
             vectors = unit(vectors)
-        ends = np.cumsum(lengths) if pieces == 1 else np.array([count])
         if (live := self._live[run]) is not None and not (kept := among(live, ids)).all():
-            ids, vectors = ids[kept], vectors[kept]
-            ends = np.concatenate([[0], np.cumsum(kept)])[ends]
-        return np.split(ids, ends[:-1]), np.split(vectors, ends[:-1])
+            homes, ids, vectors = homes[kept], ids[kept], vectors[kept]
+        return Group(homes, ids, vectors)
 
 
 def _reader(file: Location, columns: list[str] | None) -> LanceFileReader:

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from lake.index.kmeans import nearest
 from lake.join.conditions import Checks, Conditions
 from lake.join.kernel import Floats, Ids, Nearest
 from lake.join.route import route
-from lake.join.runs import Partitions, Run, load, write_run
+from lake.join.runs import Group, Partitions, Run, load, write_run
 from lake.join.side import ROW_ID, Side, Span, named, take
+from lake.run.threads import Hands
 from lake.storage import Location
 from lake.table.parts import Part, PartedWrite
 
@@ -164,16 +166,20 @@ class JoinBlock:
         clock.lap("read")
         order = np.arange(len(vectors))
         routes = None
-        if self.centroids is not None and len(vectors):
-            routes = route(vectors, self.centroids.read(), self.metric, self.probes)
-            # Neighbours stand together, so that what is gathered for a partition lies close by in memory.
-            order = np.argsort(routes[:, 0], kind="stable")
-            vectors, routes = vectors[order], routes[order]
-            clock.lap("route")
-        found = Nearest(vectors, self.k, self.metric, self.within)
-        checks = self.conditions.load()
-        checks.begin(rows["_rowid"].to_numpy().astype(np.int64)[order])
-        compared = self._probe(found, routes, checks) if routes is not None else self._meet_all(found, checks)
+        with Hands() as hands:
+            if self.centroids is not None and len(vectors):
+                routes = route(vectors, self.centroids.read(), self.metric, self.probes, hands)
+                # Neighbours stand together, so that what is gathered for a partition lies close by in memory.
+                order = np.argsort(routes[:, 0], kind="stable")
+                vectors, routes = vectors[order], routes[order]
+                clock.lap("route")
+            found = Nearest(vectors, self.k, self.metric, self.within)
+            checks = self.conditions.load()
+            checks.begin(rows["_rowid"].to_numpy().astype(np.int64)[order])
+            if routes is not None:
+                compared = self._probe(found, routes, checks, hands)
+            else:
+                compared = self._meet_all(found, checks, hands)
         found.sort()
         clock.lap("compare")
         back = np.argsort(order)
@@ -194,29 +200,35 @@ class JoinBlock:
                 vectors.append(some)
         return pa.Table.from_batches(kept), np.concatenate(vectors), without
 
-    def _probe(self, found: Nearest, routes: NDArray[np.int32], checks: Checks) -> int:
+    def _probe(self, found: Nearest, routes: NDArray[np.int32], checks: Checks, hands: Hands) -> int:
         """Read each partition that somebody probes once, and let its probers meet its rows."""
         assert self.centroids is not None  # noqa: S101  there are routes
         partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
-        probers = np.argsort(routes.ravel(), kind="stable") // routes.shape[1]
+        probers = (np.argsort(routes.ravel(), kind="stable") // routes.shape[1]).astype(np.int32)
         counts = np.bincount(routes.ravel(), minlength=len(partitions.rows))
-        starts = np.cumsum(counts) - counts
-        compared = 0
-        for partition, ids, vectors in partitions.read(np.flatnonzero((counts > 0) & (partitions.rows > 0))):
-            which = probers[starts[partition] : starts[partition] + counts[partition]]
-            found.meet(which.astype(np.int32), vectors, ids, checks.against(ids))
-            compared += len(which) * len(ids)
-        return compared
+        ends = np.cumsum(counts)
 
-    def _meet_all(self, found: Nearest, checks: Checks) -> int:
+        def meet(group: Group, hand: int) -> int:
+            compared = 0
+            for partition, part in group.partitions():
+                which = probers[ends[partition] - counts[partition] : ends[partition]]
+                which = which[which % hands.count == hand]  # no other hand meets these
+                ids = group.ids[part]
+                found.meet(which, group.vectors[part], ids, checks.against(ids))
+                compared += len(which) * len(ids)
+            return compared
+
+        wanted = np.flatnonzero((counts > 0) & (partitions.rows > 0))
+        return sum(sum(hands(partial(meet, group))) for group in partitions.read(wanted))
+
+    def _meet_all(self, found: Nearest, checks: Checks, hands: Hands) -> int:
         """Let all rows of the right side pass by."""
-        everybody = np.arange(len(found.queries), dtype=np.int32)
         compared = 0
         for batch in self.right.read(None, [self.right.column]):
             vectors, at = self.right.matrix(batch.column(self.right.column), self.metric)
             ids = batch.column("_rowid").to_numpy()[at].astype(np.int64)
-            found.meet(everybody, vectors, ids, checks.against(ids))
-            compared += len(everybody) * len(ids)
+            found.meet_all(vectors, ids, checks.against(ids), hands)
+            compared += len(found.queries) * len(ids)
         return compared
 
     def _result(self, rows: pa.Table, ids: Ids, distances: Floats) -> Iterator[pa.RecordBatch]:

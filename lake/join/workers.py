@@ -7,28 +7,46 @@ from contextlib import contextmanager
 
 from lake.errors import InvalidInput, TaskFailed
 from lake.run import Executor, LocalExecutor, Starts, resolve
+from lake.run.local import cpus
+from lake.run.threads import MOST_HANDS
 
 _IN_PROCESS_FLOP = 30e9  # less is done before worker processes have started
 
 
+def joiners() -> LocalExecutor:
+    """Return who runs a join's tasks on this machine: few, for each has hands that share what it has read."""
+    return LocalExecutor(max(1, cpus() // MOST_HANDS))
+
+
+def abreast(executor: str | Executor) -> int:
+    """Tell how many tasks of a join run at a time."""
+    return joiners().workers if executor == "local" else getattr(executor, "workers", None) or cpus()
+
+
 @contextmanager
-def workers(executor: str | Executor, flop: float, module: str) -> Iterator[Executor]:
+def workers(executor: str | Executor, flop: float, module: str, *, hands: bool = False) -> Iterator[Executor]:
     """Choose where tasks run, and have the workers start; a little work is done in this process.
 
     Parameters
     ----------
+    executor : str or Executor
     flop : float
         Of all tasks.
     module : str
         Of the tasks, which workers import while the driver prepares.
+    hands : bool
+        The tasks have `Hands`.
 
     Raises
     ------
     InvalidInput
         A task came upon the caller's data that are wrong.
     """
-    small = executor == "local" and flop < _IN_PROCESS_FLOP
-    chosen = LocalExecutor(1) if small else resolve(executor)
+    if executor == "local" and hands:
+        chosen: Executor = joiners()
+    else:
+        small = executor == "local" and flop < _IN_PROCESS_FLOP
+        chosen = LocalExecutor(1) if small else resolve(executor)
     if isinstance(chosen, Starts):
         chosen.start(module)
     try:

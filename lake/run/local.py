@@ -54,7 +54,7 @@ class LocalExecutor:
     """
 
     def __init__(self, workers: int | None = None, memory_bytes: int | None = None) -> None:
-        self.workers = _cpus() if workers is None else workers
+        self.workers = cpus() if workers is None else workers
         self.memory_bytes = memory_bytes
         if self.workers < 1 or (memory_bytes is not None and memory_bytes < 1):
             raise InvalidInput(f"workers={workers}, memory_bytes={memory_bytes}: both must be 1 or more")
@@ -150,7 +150,7 @@ class LocalExecutor:
         return self._new_worker()
 
     def _new_worker(self) -> "_Worker":
-        return _Worker(max(1, _cpus() // self.workers))
+        return _Worker(max(1, cpus() // self.workers))
 
     def _outcome(self, future: Future[bytes]) -> Outcome[Any]:
         worker = self._busy.pop(future)
@@ -240,5 +240,6 @@ def _without_main() -> Iterator[None]:
         vars(main).update({"__spec__": None, **hidden})
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """Count the CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,30 +1,86 @@
-"""How many threads numeric libraries use, in workers that an engine starts and keeps for tasks of all kinds."""
+"""How many threads a task may use: its share of the machine, in numeric libraries and in its own work."""
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from threading import Lock
+from typing import Any, Self, TypeVar
 
-from lake.run.local import THREAD_VARIABLES
+from lake.run.local import THREAD_VARIABLES, cpus
+
+X = TypeVar("X")
+
+MOST_HANDS = 8  # more wait for the interpreter, and for the slowest of them
+_held = Lock()
+_granted: ContextVar[int | None] = ContextVar("granted", default=None)
 
 
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Let the libraries use so many threads within the block.
+    """Let a task use so many threads within the block, in a worker that an engine keeps for tasks of all kinds.
 
     Matrix products heed it whenever they were loaded. A library that reads its number once, when it is loaded, gets
     one thread, since the process also serves stages in which each core has a task.
     """
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
-    with _pools(len(sys.modules)).limit(limits=threads):
+    before = _granted.set(threads)
+    try:
+        with _pools(len(sys.modules)).limit(limits=threads):
+            yield
+    finally:
+        _granted.reset(before)
+
+
+def granted() -> int:
+    """Return how many threads the task at hand may use, as whoever started this process, or the task, has set it."""
+    told = os.environ.get(THREAD_VARIABLES[0], "").partition(",")[0]
+    return _granted.get() or (int(told) if told.isdigit() else 0) or cpus()
+
+
+class Hands:
+    """Threads that share the work of one task, while each multiplies matrices by itself.
+
+    Small products gain little from a library's own threads, and what stands between products gains nothing.
+    """
+
+    def __init__(self) -> None:
+        self.count = min(granted(), MOST_HANDS)
+        self._pool = ThreadPoolExecutor(self.count)
+        self._stack = ExitStack()
+
+    def __call__(self, work: Callable[[int], X]) -> list[X]:
+        """Call `work` with 0, 1, …, each in a thread; return what each returns."""
+        return [work(0)] if self.count == 1 else list(self._pool.map(work, range(self.count)))
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(_one_each())
+        self._stack.enter_context(self._pool)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+@contextmanager
+def _one_each() -> Iterator[None]:
+    """Hold products to one thread. Only who comes first in a process can: the libraries know one number for all."""
+    if not _held.acquire(blocking=False):
         yield
+        return
+    try:
+        with _pools(len(sys.modules)).limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _held.release()
 
 
 @lru_cache(1)
 def _pools(modules: int) -> Any:  # noqa: ARG001  only the key: to look for libraries takes as long as many a task
-    from threadpoolctl import ThreadpoolController  # the engines' extras bring it
+    from threadpoolctl import ThreadpoolController  # with the first task that needs it
 
     return ThreadpoolController()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lake.join.kernel import OPERATORS, Nearest, Pairs
+from lake.run.threads import Hands
 
 Matrix = np.ndarray[Any, np.dtype[Any]]
 COMPARE = {
@@ -114,15 +115,17 @@ def test_near_duplicates_keep_their_small_distances() -> None:
     np.testing.assert_allclose(found.distances[:, 0], np.diag(exact(base, twins, "cosine")), rtol=1e-3)
 
 
-def test_the_answer_does_not_depend_on_the_blocks() -> None:
+def test_the_answer_does_not_depend_on_blocks_or_hands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     rng = np.random.default_rng(1)
     queries, rows = (rng.standard_normal((m, 64)).astype(np.float32) for m in (700, 3000))
     answers = []
-    for step in (37, 512, 3000):
-        found = Nearest(queries, 10, "l2")
-        for start in range(0, 3000, step):
-            some = rows[start : start + step]
-            found.meet(np.arange(700, dtype=np.int32), some, start + np.arange(len(some)))
-        found.sort()
-        answers.append((found.ids.tobytes(), found.distances.tobytes()))
+    with Hands() as three:
+        for step, hands in ((37, None), (512, None), (3000, None), (512, three)):
+            found = Nearest(queries, 10, "l2")
+            for start in range(0, 3000, step):
+                some = rows[start : start + step]
+                found.meet_all(some, start + np.arange(len(some)), hands=hands)
+            found.sort()
+            answers.append((found.ids.tobytes(), found.distances.tobytes()))
     assert len(set(answers)) == 1
