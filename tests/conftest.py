@@ -34,6 +34,9 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSeria
 # Ray counts its use in a thread that outlives the connection, and ends the process if it calls at the wrong moment.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
+# What gRPC does around a fork kills the child at times, when threads call into it: Ray's client servers, and JVMs.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 # A change is judged by the same examples each time; `make fuzz` draws new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new", derandomize=False, print_blob=True)

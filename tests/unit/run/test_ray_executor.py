@@ -105,6 +105,7 @@ class TestAddresses:
     def alone(on_ray: RayCluster) -> Iterator[None]:
         disconnect()
         yield
+        disconnect()  # what a test that failed has left
         connect(on_ray)
 
     def test_an_address(self, on_ray: RayCluster) -> None:
