@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,14 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from threadpoolctl import threadpool_limits
 
 import lake
 from lake.join.tasks import JoinBlock
 from lake.run import LocalExecutor, ignore
+from lake.run.local import THREAD_VARIABLES
 from tests.bench.bench_append import rows_table
-from tests.bench.bench_join import RECALL, K, table_of
+from tests.bench.bench_join import table_of
 from tests.bench.harness import Line
+from tests.bench.join_peers import RECALL, K
 from tests.bench.vectors import vectors
 
 _PARTITION_ROWS = 244
@@ -84,7 +86,8 @@ def _workers(left: lake.Table, right: lake.Table) -> Line:
         both.start(JoinBlock.__module__)
         join(both)
         for _ in range(_PAIRS):
-            with threadpool_limits(1):
+            with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+                patch.setenv(THREAD_VARIABLES[0], "1")
                 one.append(join(alone))
             two.append(join(both))
     ratio = min(one) / min(two)
@@ -93,6 +96,7 @@ def _workers(left: lake.Table, right: lake.Table) -> Line:
 
 
 _PROGRAM = """
+import hashlib
 import sys
 import lake
 from lake.run import LocalExecutor, ignore
@@ -101,10 +105,14 @@ if __name__ == "__main__":
     lk = lake.connect(sys.argv[1])
     with LocalExecutor(2) as executor:
         done = lk.open_table("left").knn_join(
-            lk.open_table("large"), 10, metric="l2", nprobe=16, right_column="vector", memory="1GiB",
+            lk.open_table("large"), 10, metric="l2", nprobe=16, right_column="vector", memory=sys.argv[2],
             executor=executor, on_event=ignore,
         )
-        print(done.report)
+        rows = done.to_arrow().sort_by([("left_id", "ascending"), ("rank", "ascending")]).combine_chunks()
+        digest = hashlib.sha256()
+        for column in rows.columns:
+            digest.update(column.to_numpy())
+        print(digest.hexdigest(), done.report)
 """
 
 
@@ -118,13 +126,21 @@ def _memory(folder: Path, rows: int) -> Line:
         table.append(part)
     program = folder / "program.py"
     program.write_text(_PROGRAM)
-    process = subprocess.Popen([sys.executable, str(program), str(folder)], stdout=subprocess.PIPE, text=True)
+    (peak, digest, told), (unbound, other, _) = _joined(program, folder, "1GiB"), _joined(program, folder, "8GiB")
+    assert digest == other, "the bound changes no row"
+    what = f"peak memory of a worker, {4 * 384 * rows / 1e9:.1f} GB not indexed, memory='1GiB'; same rows as with 8GiB"
+    return Line(what, peak, unbound, "GiB", peak, f"<= {_MEMORY_BAR} GiB", peak <= _MEMORY_BAR, told)
+
+
+def _joined(program: Path, folder: Path, memory: str) -> tuple[float, str, str]:
+    """Run the join; return the peak of a worker in GiB, a digest of the rows, and what the report says."""
+    command = [sys.executable, str(program), str(folder), memory]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     with _watched(process.pid) as peaks:
         told, _ = process.communicate()
     assert process.returncode == 0
-    peak = max(peaks.values()) / 2**30
-    what = f"peak memory of a worker, {4 * 384 * rows / 1e9:.1f} GB of vectors not indexed, memory='1GiB'"
-    return Line(what, peak, 1.0, "GiB", peak, f"<= {_MEMORY_BAR} GiB", peak <= _MEMORY_BAR, json.dumps(told.strip()))
+    digest, _, report = told.strip().partition(" ")
+    return max(peaks.values()) / 2**30, digest, report
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 from lake.index.kmeans import kmeans, nearest
 from lake.join.kernel import Nearest
 from lake.join.route import route
-from tests.bench.bench_join import K, big_batch, fewest, hits, truth_of
 from tests.bench.harness import Line, sgemm
+from tests.bench.join_peers import K, big_batch, fewest, hits, truth_of
 from tests.bench.vectors import Matrix, queries, vectors
 
 _THREADS = 2
