@@ -53,7 +53,11 @@ class Nearest:
         Squared l2, 1 - cosine or 1 - dot: smaller is nearer. Heaps, until `sort`.
     ids : int64, shape (n, k)
         The row ids; -1 where there is none.
+    device : str
+        Where products are computed.
     """
+
+    device = "cpu"
 
     def __init__(
         self, queries: Floats, k: int, metric: str, within: float | None = None, *, exact: bool = True
@@ -79,15 +83,12 @@ class Nearest:
         pairs : Pairs, optional
             Which pairs may be.
         """
-        chosen = pairs or _ALL
-        bias = np.einsum("nd,nd->n", rows, rows)
-        longest = np.sqrt(bias.max(initial=0))
-        half = bias / 2 if self.metric == L2 else np.zeros_like(bias)
+        chosen = pairs or ALL_PAIRS
+        half, longest = self._halves(rows)
         for start in range(0, len(which), QUERY_BLOCK):
             block = which[start : start + QUERY_BLOCK]
             queries = np.take(self.queries, block, axis=0, out=self._scratch.queries[: len(block)], mode="clip")
-            norms = self._norms[block]
-            slack = _EPSILON * np.float32(2 * np.sqrt(rows.shape[1]) + 4) * (np.sqrt(norms) + longest) ** 2
+            norms, slack = self._norms[block], self._slack(block, longest)
             for row in range(0, len(rows), ROW_BLOCK):
                 part = slice(row, row + ROW_BLOCK)
                 some = rows[part]
@@ -119,6 +120,21 @@ class Nearest:
             self.meet(shares[0], rows, ids, pairs)
         else:
             hands(lambda at: self.meet(shares[at], rows, ids, pairs))
+
+    def _halves(self, rows: Floats) -> tuple[Floats, np.float32]:
+        """Return what is taken from the products with each row, and the length of the longest."""
+        bias = np.einsum("nd,nd->n", rows, rows)
+        return bias / 2 if self.metric == L2 else np.zeros_like(bias), np.sqrt(bias.max(initial=0))
+
+    def _slack(self, which: NDArray[np.int32], longest: np.float32) -> Floats:
+        """Tell how far from the truth a distance may be that a product gives."""
+        bound = _EPSILON * np.float32(2 * np.sqrt(self.queries.shape[1]) + 4)
+        slack: Floats = bound * (np.sqrt(self._norms[which]) + longest) ** 2
+        return slack
+
+    def _bars(self, which: NDArray[np.int32], slack: Floats) -> Floats:
+        bar: Floats = _bar.py_func(self.distances[which, 0], self._norms[which], slack, self.metric)  # type: ignore[no-untyped-call]
+        return bar
 
     def sort(self) -> None:
         """Put the nearest first."""
@@ -154,7 +170,7 @@ class Pairs:
 OPERATORS: Final = ("==", "!=", "<", "<=", ">", ">=")
 _EQUAL, _UNEQUAL, _LESS, _AT_MOST, _MORE = range(5)
 _NONE = np.empty(0, np.int64)
-_ALL = Pairs(_NONE, _NONE, np.empty((0, 0), np.int64), np.empty((0, 0), np.int64))
+ALL_PAIRS: Final = Pairs(_NONE, _NONE, np.empty((0, 0), np.int64), np.empty((0, 0), np.int64))
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
@@ -201,6 +217,18 @@ def _keep(  # type: ignore[no-untyped-def]  # noqa: PLR0917
                 if _before(distance, ids[j], distances[at, 0], found[at, 0]):
                     _sink(distances[at], found[at], distance, ids[j], distances.shape[1])
                     bar = max(bar, _bar(distances[at, 0], norms[i], slack[i], metric))
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_pairs(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    values, at, to, norms, queries, rows, ids, distances, found, metric, exact
+):
+    """Keep those that matter of some pairs, given what a product left of each, the query and the row."""
+    for p in range(values.shape[0]):
+        i, j = at[p], to[p]
+        distance = _distance(queries[i], rows[j], metric) if exact else _rough(values[p], norms[i], metric)
+        if _before(distance, ids[j], distances[i, 0], found[i, 0]):
+            _sink(distances[i], found[i], distance, ids[j], distances.shape[1])
 
 
 @numba.njit(cache=True, nogil=True)

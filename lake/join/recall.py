@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.join.conditions import Conditions
-from lake.join.kernel import Floats, Ids, Nearest
+from lake.join.device import kernel
+from lake.join.kernel import Floats, Ids
 from lake.join.route import places
 from lake.join.runs import Partitions, Run
 from lake.join.side import Side, take
@@ -145,7 +146,7 @@ class Compare:
     def run(self) -> Truth:
         """Meet every row."""
         queries, ids = sampled(self.left, self.ids, self.metric)
-        found = Nearest(queries, self.k, self.metric, self.within)
+        found = kernel(queries, self.k, self.metric, self.within)
         checks = self.conditions.load()
         checks.begin(ids)
         partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")

@@ -42,6 +42,8 @@ class JoinReport:
         Wall time by stage (``total`` is all), and for the tasks' own stages the sum over tasks.
     repeated : bool
         The job was done before.
+    device : str
+        Where rows were compared: "cpu", or the name of the GPU.
     """
 
     job: str
@@ -61,6 +63,7 @@ class JoinReport:
     flop: float
     seconds: Mapping[str, float] = field(hash=False)
     repeated: bool = False
+    device: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
@@ -76,10 +79,11 @@ class JoinReport:
         if self.repeated:
             return f"{self.table} version {self.version}: done before by job {self.job}"
         how = f"{self.recall}, {self.probes} of {self.partitions:,} partitions" if self.recall else "exact"
+        where = "" if self.device == "cpu" else f" on {self.device}"
         lacking = f", {self.without_vector:,} without a vector" if self.without_vector else ""
         return (
             f"{self.left_rows:,} x {self.right_rows:,} rows{lacking}: {self.pairs:,} pairs in "
-            f"{self.seconds.get('total', 0.0):.1f} s; {how}; {self.source}"
+            f"{self.seconds.get('total', 0.0):.1f} s{where}; {how}; {self.source}"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.index.kmeans import Floats
-from lake.join.kernel import Nearest
+from lake.join.device import kernel
 from lake.run.threads import Hands
 
 
@@ -32,7 +32,7 @@ def route(
     -------
     int32, shape (n, probes)
     """
-    found = Nearest(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2", exact=False)
+    found = kernel(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2", exact=False)
     found.meet_all(centroids, np.arange(len(centroids)), hands=hands)
     found.sort()
     return found.ids.astype(np.int32)

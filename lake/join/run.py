@@ -115,6 +115,7 @@ class Job:
             sum(result.attempts == 0 for result in done),
             2.0 * plan.left.dimension * sum(r.compared for r in receipts),
             seconds,
+            device=", ".join(sorted({r.device for r in receipts})) or "cpu",
         )
 
     def ledger(self, encode: Callable[[Any], Any] = str, decode: Callable[[Any], Any] = str) -> Ledger[Any]:

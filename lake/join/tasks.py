@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lake.index.kmeans import nearest
 from lake.join.conditions import Checks, Conditions
+from lake.join.device import kernel
 from lake.join.kernel import Floats, Ids, Nearest
 from lake.join.route import route
 from lake.join.runs import Group, Partitions, Run, load, write_run
@@ -106,12 +107,15 @@ class Joined:
         Pairs whose distance was computed.
     seconds : mapping of str to float
         By stage.
+    device : str
+        Where they were compared.
     """
 
     part: Part
     without: int
     compared: int
     seconds: dict[str, float] = field(hash=False)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class JoinBlock:
                 order = np.argsort(routes[:, 0], kind="stable")
                 vectors, routes = vectors[order], routes[order]
                 clock.lap("route")
-            found = Nearest(vectors, self.k, self.metric, self.within)
+            found = kernel(vectors, self.k, self.metric, self.within)
             checks = self.conditions.load()
             checks.begin(rows["_rowid"].to_numpy().astype(np.int64)[order])
             if routes is not None:
@@ -185,7 +189,7 @@ class JoinBlock:
         back = np.argsort(order)
         part = self.target.part(self._result(rows, found.ids[back], found.distances[back]), lambda _rows, _bytes: None)
         clock.lap("write")
-        return Joined(part, without, compared, clock.seconds)
+        return Joined(part, without, compared, clock.seconds, found.device)
 
     def _queries(self) -> tuple[pa.Table, Floats, int]:
         """Read the block; return the rows that have a vector, their vectors, and how many have none."""
