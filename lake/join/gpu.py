@@ -46,10 +46,10 @@ class NearestOnDevice(Nearest):
         device: str = "cuda",
     ) -> None:
         super().__init__(queries, k, metric, within, exact=exact)
-        self._device = torch.device(device)
-        self.device = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else device
         with _enough_memory():
-            self._queries = self._there(queries)
+            self._queries = torch.tensor(queries, device=device)
+        self._device = self._queries.device  # with its number: "cuda" is another one in each thread that chose one
+        self.device = torch.cuda.get_device_name(self._device) if self._queries.is_cuda else device
 
     def meet(self, which: NDArray[np.int32], rows: Floats, ids: Ids, pairs: Pairs | None = None) -> None:
         """Let some queries meet some rows; see `Nearest`."""
