@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,12 @@ class Checks:
         """Say which rows of the left side the queries are."""
         self._own = queries if self._apart else queries[:0]
         self._codes = _of(self._left, queries)
+
+    def of(self, queries: Ids) -> Checks:
+        """Return the conditions for other queries."""
+        other = copy(self)
+        other.begin(queries)
+        return other
 
     def against(self, rows: Ids) -> Pairs | None:
         """Return what the kernel needs to check the queries against some rows."""

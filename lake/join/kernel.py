@@ -247,9 +247,23 @@ def _kth(line, half, peaks, k):  # type: ignore[no-untyped-def]
         return np.float32(-np.inf)
     peaks[:] = -np.inf
     for start in range(0, line.shape[0], peaks.shape[0]):
-        for j in range(start, min(start + peaks.shape[0], line.shape[0])):
-            peaks[j - start] = max(peaks[j - start], line[j] - half[j])
-    return np.partition(peaks, peaks.shape[0] - k)[peaks.shape[0] - k]
+        stop = min(start + peaks.shape[0], line.shape[0])
+        _lift(peaks[: stop - start], line[start:stop], half[start:stop])
+    best = np.full(k, -np.inf, np.float32)  # the least first
+    for peak in peaks:
+        if peak > best[0]:
+            at = 0
+            while at + 1 < k and best[at + 1] < peak:
+                best[at] = best[at + 1]
+                at += 1
+            best[at] = peak
+    return best[0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _lift(peaks, line, half):  # type: ignore[no-untyped-def]
+    for j in range(line.shape[0]):
+        peaks[j] = max(peaks[j], line[j] - half[j])
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

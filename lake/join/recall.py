@@ -48,6 +48,19 @@ class Recall:
     high: float
     sample: int
 
+    @classmethod
+    def of(cls, target: float | None, probes: int, hits: NDArray[np.int64], there: NDArray[np.int64]) -> Recall:
+        """Make it of how many of its true neighbours each row of the sample has found, and how many there are."""
+        asked = there > 0
+        if not asked.any():
+            return cls(target, probes, 1.0, 0.0, 1.0, 0)
+        each = hits[asked] / there[asked]
+        mean = float(each.mean())
+        # A sample that missed nothing does not prove that nothing is missed: the rule of three.
+        error = _Z95 * float(each.std(ddof=1)) / len(each) ** 0.5 if len(each) > 1 else 1.0
+        low = max(0.0, mean - max(error, 3 / there.sum()))
+        return cls(target, probes, mean, low, min(1.0, mean + error), len(each))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
         return asdict(self)
@@ -73,15 +86,7 @@ class Curve:
     def at(self, probes: int, target: float | None = None) -> Recall:
         """Tell the recall of so many probes."""
         there = self.probes > 0
-        asked = there.any(axis=1)
-        if not asked.any():
-            return Recall(target, probes, 1.0, 0.0, 1.0, 0)
-        each = ((self.probes <= probes) & there).sum(axis=1)[asked] / there.sum(axis=1)[asked]
-        mean = float(each.mean())
-        # A sample that missed nothing does not prove that nothing is missed: the rule of three.
-        error = _Z95 * float(each.std(ddof=1)) / len(each) ** 0.5 if len(each) > 1 else 1.0
-        low = max(0.0, mean - max(error, 3 / there.sum()))
-        return Recall(target, probes, mean, low, min(1.0, mean + error), len(each))
+        return Recall.of(target, probes, ((self.probes <= probes) & there).sum(axis=1), there.sum(axis=1))
 
     def reach(self, target: float) -> Recall:
         """Find the fewest probes whose recall in the sample is the target; all, where the sample tells too little."""

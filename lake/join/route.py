@@ -38,6 +38,25 @@ def route(
     return found.ids.astype(np.int32)
 
 
+def probers_of(routes: NDArray[np.int32], partitions: int, hands: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Turn routes around: who looks into each partition, in shares that no two hands have a query of in common.
+
+    Returns
+    -------
+    probers : int32, shape (n * probes,)
+        Positions of vectors.
+    ends : int64, shape (partitions, hands + 1)
+        The share of a hand is ``probers[ends[partition, hand] : ends[partition, hand + 1]]``.
+    """
+    shares = routes.astype(np.int64) * hands + (np.arange(len(routes)) % hands)[:, None]
+    narrow = np.uint16 if partitions * hands <= 1 << 16 else np.int64  # which numpy sorts many times faster
+    order = np.argsort(shares.ravel().astype(narrow), kind="stable")
+    ends = np.append(0, np.cumsum(np.bincount(shares.ravel(), minlength=partitions * hands)))
+    return (order // routes.shape[1]).astype(np.int32), ends[
+        np.arange(partitions)[:, None] * hands + np.arange(hands + 1)
+    ]
+
+
 def places(vectors: Floats, centroids: Floats, metric: str) -> NDArray[np.int32]:
     """Tell, for each vector and each partition, how many probes `route` takes to look into it.
 

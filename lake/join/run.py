@@ -84,12 +84,18 @@ class Job:
                 with lap(seconds, "partitions"):
                     centroids = self._centroids()
                     runs = self._runs(centroids, workers)
-                with lap(seconds, "sample"):
-                    recall = self._recall(centroids, runs, conditions, workers)
-                    probes = recall.probes
+                if plan.probes is None:
+                    with lap(seconds, "sample"):
+                        recall = self._recall(centroids, runs, conditions, workers)
+                        probes = recall.probes
+                else:
+                    probes = min(plan.probes, plan.source.partitions)
             with lap(seconds, "join"):
                 done = self._join(centroids, runs, conditions, probes, workers)
             receipts = [result.value for result in done]
+            if recall is None and centroids is not None:
+                measured = np.array([pair for r in receipts for pair in r.measured], np.int64).reshape(-1, 2)
+                recall = Recall.of(None, probes, measured[:, 0], measured[:, 1])
             receipt = self.target.commit([r.part for r in receipts])
             self.on_event(JobCommitted(self.job, receipt.version))
         self.ledger().clear()
@@ -191,7 +197,7 @@ class Job:
         return name
 
     def _recall(self, centroids: Centroids, runs: tuple[Run, ...], conditions: Conditions, workers: Executor) -> Recall:
-        """Learn from a sample how many partitions to probe, or what a given number is worth."""
+        """Learn from a sample how many partitions to probe."""
         plan = self.plan
         ids = tuple(map(int, sample(plan.left, dict(plan.left_rows))))
         cuts = np.linspace(0, plan.source.partitions, plan.workers + 1).astype(int).tolist()
@@ -203,16 +209,18 @@ class Job:
         ledger = self.ledger(vars, lambda kept: Truth(tuple(kept["distances"]), tuple(kept["partitions"])))
         found = self._stage(workers, "sample", tasks, ledger)
         queries, _ = sampled(plan.left, ids, plan.metric)
-        curve = learn(queries, centroids.read(), [result.value for result in found], plan.k, plan.metric)
-        if plan.probes is not None:
-            return curve.at(min(plan.probes, plan.source.partitions))
-        assert plan.recall is not None  # noqa: S101  one of the two is given
-        return curve.reach(plan.recall)
+        assert plan.recall is not None  # noqa: S101  no number of probes was given
+        return learn(queries, centroids.read(), [result.value for result in found], plan.k, plan.metric).reach(
+            plan.recall
+        )
 
     def _join(
         self, centroids: Centroids | None, runs: tuple[Run, ...], conditions: Conditions, probes: int, workers: Executor
     ) -> list[TaskResult[Joined]]:
         plan = self.plan
+        # With a number of probes given, what it is worth is measured while the partitions pass by.
+        measure = plan.probes is not None and centroids is not None
+        sampled = tuple(map(int, sample(plan.left, dict(plan.left_rows)))) if measure else ()
         tasks = [
             JoinBlock(
                 plan.left,
@@ -227,6 +235,7 @@ class Job:
                 runs,
                 conditions,
                 self.target,
+                sampled,
             )
             for at, block in enumerate(spans(dict(plan.left_rows), plan.block_rows))
         ]

@@ -17,7 +17,7 @@ from lake.index.kmeans import nearest
 from lake.join.conditions import Checks, Conditions
 from lake.join.device import kernel
 from lake.join.kernel import Floats, Ids, Nearest
-from lake.join.route import route
+from lake.join.route import probers_of, route
 from lake.join.runs import Group, Partitions, Run, load, write_run
 from lake.join.side import ROW_ID, Side, Span, named, take
 from lake.run.threads import Hands
@@ -109,6 +109,8 @@ class Joined:
         By stage.
     device : str
         Where they were compared.
+    measured : tuple of (int, int)
+        For each row of the sample, how many of its true neighbours it has found, and how many there are.
     """
 
     part: Part
@@ -116,6 +118,7 @@ class Joined:
     compared: int
     seconds: dict[str, float] = field(hash=False)
     device: str = "cpu"
+    measured: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class JoinBlock:
     conditions : Conditions
     target : PartedWrite
         Where the result goes.
+    sample : tuple of int
+        Row ids: those of the block meet all partitions besides, which tells the recall of the others.
     """
 
     left: Side
@@ -152,6 +157,7 @@ class JoinBlock:
     runs: tuple[Run, ...]
     conditions: Conditions
     target: PartedWrite
+    sample: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -177,19 +183,25 @@ class JoinBlock:
                 order = np.argsort(routes[:, 0], kind="stable")
                 vectors, routes = vectors[order], routes[order]
                 clock.lap("route")
-            found = kernel(vectors, self.k, self.metric, self.within)
+            ids = rows["_rowid"].to_numpy().astype(np.int64)[order]
+            sampled = np.flatnonzero(np.isin(ids, self.sample))
+            found, truth = (kernel(some, self.k, self.metric, self.within) for some in (vectors, vectors[sampled]))
             checks = self.conditions.load()
-            checks.begin(rows["_rowid"].to_numpy().astype(np.int64)[order])
+            checks.begin(ids)
             if routes is not None:
-                compared = self._probe(found, routes, checks, hands)
+                compared = self._probe((found, checks), routes, (truth, checks.of(ids[sampled])), hands)
             else:
                 compared = self._meet_all(found, checks, hands)
         found.sort()
+        measured = tuple(
+            (len(np.intersect1d(mine[mine >= 0], true)), int((true >= 0).sum()))
+            for mine, true in zip(found.ids[sampled], truth.ids, strict=True)
+        )
         clock.lap("compare")
         back = np.argsort(order)
         part = self.target.part(self._result(rows, found.ids[back], found.distances[back]), lambda _rows, _bytes: None)
         clock.lap("write")
-        return Joined(part, without, compared, clock.seconds, found.device)
+        return Joined(part, without, compared, clock.seconds, found.device, measured)
 
     def _queries(self) -> tuple[pa.Table, Floats, int]:
         """Read the block; return the rows that have a vector, their vectors, and how many have none."""
@@ -204,26 +216,36 @@ class JoinBlock:
                 vectors.append(some)
         return pa.Table.from_batches(kept), np.concatenate(vectors), without
 
-    def _probe(self, found: Nearest, routes: NDArray[np.int32], checks: Checks, hands: Hands) -> int:
-        """Read each partition that somebody probes once, and let its probers meet its rows."""
+    def _probe(
+        self,
+        all_of_it: tuple[Nearest, Checks],
+        routes: NDArray[np.int32],
+        sample: tuple[Nearest, Checks],
+        hands: Hands,
+    ) -> int:
+        """Read each partition that somebody probes once, and let its probers meet its rows; a sample meets all."""
         assert self.centroids is not None  # noqa: S101  there are routes
         partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
-        probers = (np.argsort(routes.ravel(), kind="stable") // routes.shape[1]).astype(np.int32)
-        counts = np.bincount(routes.ravel(), minlength=len(partitions.rows))
-        ends = np.cumsum(counts)
+        probers, ends = probers_of(routes, len(partitions.rows), hands.count)
+        (found, checks), (truth, of_sample) = all_of_it, sample
 
         def meet(group: Group, hand: int) -> int:
             compared = 0
             for partition, part in group.partitions():
-                which = probers[ends[partition] - counts[partition] : ends[partition]]
-                which = which[which % hands.count == hand]  # no other hand meets these
+                which = probers[ends[partition, hand] : ends[partition, hand + 1]]
                 ids = group.ids[part]
                 found.meet(which, group.vectors[part], ids, checks.against(ids))
                 compared += len(which) * len(ids)
             return compared
 
-        wanted = np.flatnonzero((counts > 0) & (partitions.rows > 0))
-        return sum(sum(hands(partial(meet, group))) for group in partitions.read(wanted))
+        wanted = np.full(len(ends), len(truth.queries) > 0) | (ends[:, -1] > ends[:, 0])
+        compared = 0
+        for group in partitions.read(np.flatnonzero(wanted & (partitions.rows > 0))):
+            compared += sum(hands(partial(meet, group)))
+            if len(truth.queries):
+                truth.meet_all(group.vectors, group.ids, of_sample.against(group.ids), hands)
+        truth.sort()
+        return compared
 
     def _meet_all(self, found: Nearest, checks: Checks, hands: Hands) -> int:
         """Let all rows of the right side pass by."""

@@ -132,6 +132,28 @@ def test_recall_is_what_was_asked_for(tmp_path: Any) -> None:
         assert recall.probes < found.report.partitions or target == 0.99
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_number_of_probes_is_worth_is_measured(tmp_path: Any, workers: int) -> None:
+    lk = lake.connect(tmp_path)
+    (left, queries), (right, rows) = make(lk, "left", 200, 1), make(lk, "right", 900, 2)  # fewer than a sample
+    right.create_index("vector", "IVF_FLAT", metric="l2", partitions=12)
+    right.build(on_event=lambda _: None)
+    condition = ["left.group == right.group"]
+    with LocalExecutor(workers) as executor:
+        found = left.knn_join(right, 5, nprobe=2, on=condition, executor=executor)
+    recall = found.report.recall
+    assert recall is not None
+    assert (recall.probes, recall.sample, found.report.partitions) == (2, 200, 12)
+    mine = found.to_arrow().to_pylist()
+    a, b = (np.stack([row["vector"] for row in side.values()]) for side in (queries, rows))
+    apart = distances(a, b, "l2")
+    apart[np.array([[q["group"] != r["group"] for r in rows.values()] for q in queries.values()])] = np.inf
+    true = {(i, int(j)) for i, line in enumerate(apart) for j in np.argsort(line)[:5]}
+    hits = len(true & {(row["left_id"], row["right_id"]) for row in mine})
+    assert recall.measured == pytest.approx(hits / 1000)
+    assert 0.3 < recall.measured < 1
+
+
 def deleted(table: lake.Table, rows: dict[int, dict[str, Any]]) -> None:
     table.delete("id % 4 = 1")
     for i in [i for i in rows if i % 4 == 1]:

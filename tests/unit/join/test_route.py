@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lake.join.recall import Curve, Truth, learn
-from lake.join.route import places, route
+from lake.join.route import places, probers_of, route
 from tests.bench.vectors import vectors
 
 
@@ -42,3 +42,15 @@ def test_the_truth_is_the_best_of_what_tasks_found() -> None:
     second = Truth((2.0, 3.0, 0.5, 1.0), (2, 2, 2, 1))
     curve = learn(queries, centroids, [first, second], 2, "l2")
     assert curve.probes.tolist() == [[1, 3], [1, 2]]
+
+
+@pytest.mark.parametrize("partitions", [9, 40_000])
+def test_routes_are_turned_around(partitions: int) -> None:
+    rng = np.random.default_rng(4)
+    routes = np.stack([rng.choice(partitions, 5, replace=False) for _ in range(300)]).astype(np.int32)
+    probers, ends = probers_of(routes, partitions, 3)
+    for partition in np.unique(routes):
+        shares = [set(probers[ends[partition, hand] : ends[partition, hand + 1]].tolist()) for hand in range(3)]
+        assert set().union(*shares) == set(np.flatnonzero((routes == partition).any(axis=1)).tolist())
+        assert all(query % 3 == hand for hand, share in enumerate(shares) for query in share)
+    assert ends[-1, -1] == routes.size
