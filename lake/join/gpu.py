@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from lake.errors import JobError
-from lake.join.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs, keep_pairs
+from lake.join.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs
+from lake.join.topk import keep_pairs
 
 _CELLS: Final = 1 << 24  # of a block: of its rows, and of its products
 _COMPARE: Final = (torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge)  # as OPERATORS has them

@@ -15,7 +15,7 @@ from lake.join.kernel import Floats, Ids
 from lake.join.route import places
 from lake.join.runs import Partitions, Run
 from lake.join.side import Side, take
-from lake.join.tasks import Centroids
+from lake.join.sort import Centroids
 from lake.run.threads import Hands
 
 SAMPLE = 256

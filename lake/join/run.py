@@ -24,7 +24,8 @@ from lake.join.recall import SAMPLE, Compare, Recall, Truth, learn, sampled
 from lake.join.report import JoinReport
 from lake.join.runs import Run, save
 from lake.join.side import Side, row_ids, spans
-from lake.join.tasks import Centroids, JoinBlock, Joined, SortRows
+from lake.join.sort import Centroids, SortRows
+from lake.join.tasks import JoinBlock, Joined
 from lake.join.workers import workers as workers_of
 from lake.run import Callback, Executor, JobCommitted, Ledger, Stage, TaskResult, run_stage
 from lake.storage import Files, Location

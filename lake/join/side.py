@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import lance
 import numpy as np
@@ -20,6 +21,7 @@ from lake.table.sql import sql_errors
 ROW_ID = "_rowid"  # no column can have this name
 
 _SAMPLED = 1024
+_HELD_BYTES = 32 << 20
 _SHORT, _LONG = 1e-20, 1e20  # squared lengths that float32 still squares and divides well
 _TOO_LONG = 1e30
 
@@ -214,6 +216,27 @@ def row_ids(side: Side, rows: Mapping[int, int], places: Ids) -> Ids:
 def named(prefix: str, column: str) -> str:
     """Return the name that a column of a side has in the result."""
     return prefix + ("row_id" if column == ROW_ID else column)
+
+
+def finder(side: Side, wanted: int) -> Callable[[Ids], pa.Table]:
+    """Return what finds the payload of rows by their ids.
+
+    Parameters
+    ----------
+    side : Side
+    wanted : int
+        How many rows will be asked for: of many, and little of each, all of the side's are read at once.
+    """
+    rows = side.snapshot.dataset.count_rows()
+    if not wanted or rows > wanted or rows * (side.payload_bytes() + 16) > _HELD_BYTES:
+        return partial(take, side.snapshot.dataset, columns=side.payload)
+    table = pa.Table.from_batches(list(side.read(None, side.payload))).combine_chunks()
+    ids = table["_rowid"].to_numpy().astype(np.int64)
+    order = np.argsort(ids)
+    ids = ids[order]
+    if ids[-1] - ids[0] == len(ids) - 1:
+        return lambda near: table.take(pa.array(order[near - ids[0]]))
+    return lambda near: table.take(pa.array(order[np.searchsorted(ids, near)]))
 
 
 def take(dataset: lance.LanceDataset, ids: Ids, columns: Sequence[str]) -> pa.Table:

@@ -1,9 +1,8 @@
-"""The tasks of a join: sort rows into partitions, join a block of the left side."""
+"""The task of a join: find the nearest rows of a block of the left side."""
 
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,84 +12,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lake.index.kmeans import nearest
 from lake.join.conditions import Checks, Conditions
 from lake.join.device import kernel
 from lake.join.kernel import Floats, Ids, Nearest
 from lake.join.route import probers_of, route
-from lake.join.runs import Group, Partitions, Run, load, write_run
-from lake.join.side import ROW_ID, Side, Span, named, take
+from lake.join.runs import Group, Partitions, Run
+from lake.join.side import ROW_ID, Side, Span, finder, named
+from lake.join.sort import Centroids
 from lake.run.threads import Hands
-from lake.storage import Location
 from lake.table.parts import Part, PartedWrite
 
 _OUT_ROWS = 1 << 16
-
-
-@dataclass(frozen=True)
-class Centroids:
-    """Where a job keeps the centroids of its partitions."""
-
-    folder: Location
-    name: str
-
-    def read(self) -> Floats:
-        """Load them: float32, shape (partitions, d)."""
-        return load(self.folder, self.name)
-
-
-@dataclass(frozen=True)
-class SortRows:
-    """Bring some rows of the right side into the order of their partitions.
-
-    Parameters
-    ----------
-    side : Side
-    spans : tuple of Span
-        So many rows as fit into memory.
-    metric : str
-    centroids : Centroids
-    number : int
-        Of the task.
-    """
-
-    side: Side
-    spans: tuple[Span, ...]
-    metric: str
-    centroids: Centroids
-    number: int
-
-    @property
-    def key(self) -> str:
-        """The number."""
-        return f"{self.number:06d}"
-
-    @property
-    def rows(self) -> int:
-        """How many it sorts."""
-        return sum(held for _, _, held in self.spans)
-
-    def run(self) -> str:
-        """Return the name of the file, each attempt's own."""
-        centroids = self.centroids.read()
-        ids, vectors, partitions = [], [], []
-        for span in self.spans:
-            for batch in self.side.read(span, [self.side.column]):
-                some, at = self.side.matrix(batch.column(self.side.column), self.metric)
-                ids.append(batch.column("_rowid").to_numpy()[at].astype(np.int64))
-                vectors.append(some)
-                partitions.append(nearest(some, centroids))
-        assigned = np.concatenate([np.empty(0, np.int32), *partitions])
-        order = np.argsort(assigned, kind="stable")
-        name = f"runs/{self.key}-{uuid.uuid4().hex}.lance"
-        folder = self.centroids.folder
-        write_run(
-            folder.join(name),
-            np.concatenate([np.empty(0, np.int64), *ids])[order],
-            np.concatenate([np.empty((0, self.side.dimension), np.float32), *vectors])[order],
-            np.bincount(assigned, minlength=len(centroids)),
-        )
-        return name
 
 
 @dataclass(frozen=True)
@@ -228,6 +160,7 @@ class JoinBlock:
         partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
         probers, ends = probers_of(routes, len(partitions.rows), hands.count)
         (found, checks), (truth, of_sample) = all_of_it, sample
+        shares = np.array_split(np.arange(len(truth.queries), dtype=np.int32), hands.count)
 
         def meet(group: Group, hand: int) -> int:
             compared = 0
@@ -236,14 +169,13 @@ class JoinBlock:
                 ids = group.ids[part]
                 found.meet(which, group.vectors[part], ids, checks.against(ids))
                 compared += len(which) * len(ids)
+            if len(shares[hand]):
+                truth.meet(shares[hand], group.vectors, group.ids, of_sample.against(group.ids))
             return compared
 
         wanted = np.full(len(ends), len(truth.queries) > 0) | (ends[:, -1] > ends[:, 0])
-        compared = 0
-        for group in partitions.read(np.flatnonzero(wanted & (partitions.rows > 0))):
-            compared += sum(hands(partial(meet, group)))
-            if len(truth.queries):
-                truth.meet_all(group.vectors, group.ids, of_sample.against(group.ids), hands)
+        groups = partitions.read(np.flatnonzero(wanted & (partitions.rows > 0)))
+        compared = sum(sum(hands(partial(meet, group))) for group in groups)
         truth.sort()
         return compared
 
@@ -261,6 +193,7 @@ class JoinBlock:
         """Yield the rows of the result: for each row of the left side its nearest, the nearest first."""
         schema = self.target.schema.to_arrow()
         step = max(1, _OUT_ROWS // self.k)
+        find = finder(self.right, int((ids >= 0).sum())) if self.right.payload else None
         empty = True
         for start in range(0, len(ids), step):
             some = ids[start : start + step]
@@ -270,7 +203,7 @@ class JoinBlock:
                 continue
             mine = rows.slice(start, step).take(pa.array(left))
             near = some[there]
-            theirs = take(self.right.snapshot.dataset, near, self.right.payload) if self.right.payload else mine[:0]
+            theirs = find(near) if find else mine[:0]
             columns: dict[str, Any] = {}
             for prefix, side, table, own in (
                 ("left_", self.left, mine, mine["_rowid"].cast(pa.int64())),

@@ -1,0 +1,80 @@
+"""Rows of the right side that no index covers, brought into the order of partitions."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+
+from lake.index.kmeans import nearest
+from lake.join.kernel import Floats
+from lake.join.runs import load, write_run
+from lake.join.side import Side, Span
+from lake.storage import Location
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """Where a job keeps the centroids of its partitions."""
+
+    folder: Location
+    name: str
+
+    def read(self) -> Floats:
+        """Load them: float32, shape (partitions, d)."""
+        return load(self.folder, self.name)
+
+
+@dataclass(frozen=True)
+class SortRows:
+    """Bring some rows of the right side into the order of their partitions.
+
+    Parameters
+    ----------
+    side : Side
+    spans : tuple of Span
+        So many rows as fit into memory.
+    metric : str
+    centroids : Centroids
+    number : int
+        Of the task.
+    """
+
+    side: Side
+    spans: tuple[Span, ...]
+    metric: str
+    centroids: Centroids
+    number: int
+
+    @property
+    def key(self) -> str:
+        """The number."""
+        return f"{self.number:06d}"
+
+    @property
+    def rows(self) -> int:
+        """How many it sorts."""
+        return sum(held for _, _, held in self.spans)
+
+    def run(self) -> str:
+        """Return the name of the file, each attempt's own."""
+        centroids = self.centroids.read()
+        ids, vectors, partitions = [], [], []
+        for span in self.spans:
+            for batch in self.side.read(span, [self.side.column]):
+                some, at = self.side.matrix(batch.column(self.side.column), self.metric)
+                ids.append(batch.column("_rowid").to_numpy()[at].astype(np.int64))
+                vectors.append(some)
+                partitions.append(nearest(some, centroids))
+        assigned = np.concatenate([np.empty(0, np.int32), *partitions])
+        order = np.argsort(assigned, kind="stable")
+        name = f"runs/{self.key}-{uuid.uuid4().hex}.lance"
+        folder = self.centroids.folder
+        write_run(
+            folder.join(name),
+            np.concatenate([np.empty(0, np.int64), *ids])[order],
+            np.concatenate([np.empty((0, self.side.dimension), np.float32), *vectors])[order],
+            np.bincount(assigned, minlength=len(centroids)),
+        )
+        return name

@@ -1,0 +1,193 @@
+"""The k nearest in a heap: which pairs of a product are looked at, and what becomes of them. Compiled."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numba
+import numpy as np
+
+L2: Final = 0
+COSINE: Final = 1
+DOT: Final = 2
+_EQUAL, _UNEQUAL, _LESS, _AT_MOST, _MORE = range(5)
+_CHUNK: Final = 64
+# Infinities are legal here; sums may be reordered.
+_FAST: Final = {"nnan", "nsz", "arcp", "contract", "reassoc"}
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def keep(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    scores,
+    half,
+    slack,
+    norms,
+    queries,
+    rows,
+    ids,
+    which,
+    distances,
+    found,
+    metric,
+    exact,
+    own,
+    operators,
+    left,
+    right,
+):
+    """Look through the products of a block, and keep in the heaps what is nearer than what they hold."""
+    count = scores.shape[1]
+    peaks = np.empty(_CHUNK, np.float32)
+    for i in range(scores.shape[0]):
+        at = which[i]
+        line = scores[i]
+        bar = bar_of(distances[at, 0], norms[i], slack[i], metric)
+        if found[at, 0] < 0 and not operators.shape[0]:
+            # Whoever comes first would pass while fewer than k are known, each a distance computed for nothing.
+            bar = max(bar, _kth(line, half, peaks, found.shape[1] + min(1, own.shape[0])) - 2 * slack[i])
+        if not _reaches(line, half, bar):
+            continue
+        for start in range(0, count, _CHUNK):
+            stop = min(start + _CHUNK, count)
+            if not _reaches(line[start:stop], half[start:stop], bar):
+                continue
+            for j in range(start, stop):
+                value = line[j] - half[j]
+                if value < bar or (own.shape[0] and own[at] == ids[j]):
+                    continue
+                if operators.shape[0] and not _allowed(operators, left[at], right[j]):
+                    continue
+                distance = _distance(queries[i], rows[j], metric) if exact else _rough(value, norms[i], metric)
+                if _before(distance, ids[j], distances[at, 0], found[at, 0]):
+                    _sink(distances[at], found[at], distance, ids[j], distances.shape[1])
+                    bar = max(bar, bar_of(distances[at, 0], norms[i], slack[i], metric))
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_pairs(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    values, at, to, norms, queries, rows, ids, distances, found, metric, exact
+):
+    """Keep those that matter of some pairs, given what a product left of each, the query and the row."""
+    for p in range(values.shape[0]):
+        i, j = at[p], to[p]
+        distance = _distance(queries[i], rows[j], metric) if exact else _rough(values[p], norms[i], metric)
+        if _before(distance, ids[j], distances[i, 0], found[i, 0]):
+            _sink(distances[i], found[i], distance, ids[j], distances.shape[1])
+
+
+@numba.njit(cache=True, nogil=True)
+def _reaches(line, half, bar):  # type: ignore[no-untyped-def]
+    # A count that cannot end early becomes a few vector instructions; inlined, it does not.
+    reached = np.int32(0)
+    for j in range(line.shape[0]):
+        reached |= np.int32(line[j] - half[j] >= bar)
+    return reached != 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _kth(line, half, peaks, k):  # type: ignore[no-untyped-def]
+    """Return what at least k of a line reach: the k-th of the best of each 64th of it."""
+    if k > peaks.shape[0]:
+        return np.float32(-np.inf)
+    peaks[:] = -np.inf
+    for start in range(0, line.shape[0], peaks.shape[0]):
+        stop = min(start + peaks.shape[0], line.shape[0])
+        _lift(peaks[: stop - start], line[start:stop], half[start:stop])
+    best = np.full(k, -np.inf, np.float32)  # the least first
+    for peak in peaks:
+        if peak > best[0]:
+            at = 0
+            while at + 1 < k and best[at + 1] < peak:
+                best[at] = best[at + 1]
+                at += 1
+            best[at] = peak
+    return best[0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _lift(peaks, line, half):  # type: ignore[no-untyped-def]
+    for j in range(line.shape[0]):
+        peaks[j] = max(peaks[j], line[j] - half[j])
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def bar_of(worst, norm, slack, metric):  # type: ignore[no-untyped-def]
+    """Return what a product, less half of the row's norm, must reach to be looked at."""
+    if metric == L2:
+        return (norm - worst - slack) / np.float32(2)
+    return np.float32(1) - worst - slack
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _rough(value, norm, metric):  # type: ignore[no-untyped-def]
+    if metric == L2:
+        return norm - np.float32(2) * value
+    return np.float32(1) - value
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _distance(query, row, metric):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    if metric == DOT:
+        for d in range(query.shape[0]):
+            total += query[d] * row[d]
+        return np.float32(1) - total
+    for d in range(query.shape[0]):
+        gap = query[d] - row[d]
+        total += gap * gap
+    # Of unit vectors, 1 - cosine is half of the squared distance, and exact near 0.
+    return total if metric == L2 else total / np.float32(2)
+
+
+@numba.njit(cache=True, nogil=True)
+def _allowed(operators, left, right):  # type: ignore[no-untyped-def]
+    for c in range(operators.shape[0]):
+        a, b, operator = left[c], right[c], operators[c]
+        if operator == _EQUAL:
+            holds = a == b
+        elif operator == _UNEQUAL:
+            holds = a != b
+        elif operator == _LESS:
+            holds = a < b
+        elif operator == _AT_MOST:
+            holds = a <= b
+        elif operator == _MORE:
+            holds = a > b
+        else:
+            holds = a >= b
+        if not holds:
+            return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _before(distance, row, other, other_row):  # type: ignore[no-untyped-def]
+    return distance < other or (distance == other and row < other_row)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sink(distances, found, distance, row, size):  # type: ignore[no-untyped-def]
+    """Put a row in the place of the worst one, which a heap has on top."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and _before(distances[child], found[child], distances[child + 1], found[child + 1]):
+            child += 1
+        if not _before(distance, row, distances[child], found[child]):
+            break
+        distances[at], found[at] = distances[child], found[child]
+        at = child
+    distances[at], found[at] = distance, row
+
+
+@numba.njit(cache=True, nogil=True)
+def sort(distances, found):  # type: ignore[no-untyped-def]
+    """Turn heaps into lines, the nearest first."""
+    for i in range(distances.shape[0]):
+        line, ids = distances[i], found[i]
+        for end in range(line.shape[0] - 1, 0, -1):
+            distance, row = line[end], ids[end]
+            line[end], ids[end] = line[0], ids[0]
+            _sink(line, ids, distance, row, end)
