@@ -115,6 +115,7 @@ def search(
     vector: Annotated[Path | None, typer.Option(help="A .npy file with the query vector.")] = None,
     where: Annotated[str | None, typer.Option(help="A SQL filter.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many rows.")] = 10,
+    recall: Annotated[float | None, typer.Option(help="Of a vector search, where the index is calibrated.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None,
     explain: Annotated[bool, typer.Option(help="Only tell what would be done.")] = False,
     at: At = None,
@@ -128,6 +129,8 @@ def search(
         query["like"] = _key(table.schema, like)
     if vector is not None:
         query["vector"] = _load(vector)
+    if recall is not None:
+        query["recall"] = recall
     if columns:
         query["columns"] = [c.strip() for c in columns.split(",")]
     if explain:
@@ -164,6 +167,7 @@ def index(
     kind: Annotated[str, typer.Option(help="Kind of index; 'auto' chooses and says why.")] = "auto",
     metric: Annotated[str | None, typer.Option(help="Of a vector index.")] = None,
     build: Annotated[bool, typer.Option(help="Build what is declared.")] = True,
+    calibrate: Annotated[bool, typer.Option(help="Measure recall, so that searches can ask for one.")] = False,
     drop: Annotated[str | None, typer.Option(help="Drop the index of this name; others are left alone.")] = None,
     job_id: Annotated[str | None, typer.Option(help="The same id resumes a build that was cut short.")] = None,
     executor: Annotated[str, typer.Option(help="Where the build runs.")] = "local",
@@ -181,6 +185,10 @@ def index(
         report = _build(table, executor, job_id or f"index-{uuid.uuid4().hex[:12]}")
         if not as_json:
             emit(report, as_json=False)
+    if calibrate:
+        curve = table.calibrate(executor=executor)
+        if not as_json:
+            emit(curve, as_json=False)
     coverage = table.coverage()
     emit(coverage, as_json=as_json, data=coverage.to_dict())
 

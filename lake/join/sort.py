@@ -6,11 +6,14 @@ import uuid
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from lake.index.kmeans import nearest
-from lake.join.kernel import Floats
+from lake.join.kernel import Floats, Ids
 from lake.join.runs import load, write_run
 from lake.join.side import Side, Span
+from lake.run.threads import Hands
 from lake.storage import Location
 
 
@@ -60,13 +63,18 @@ class SortRows:
     def run(self) -> str:
         """Return the name of the file, each attempt's own."""
         centroids = self.centroids.read()
+
+        def assign(batch: pa.RecordBatch) -> tuple[Ids, Floats, NDArray[np.int32]]:
+            some, at = self.side.matrix(batch.column(self.side.column), self.metric)
+            return batch.column("_rowid").to_numpy()[at].astype(np.int64), some, nearest(some, centroids)
+
         ids, vectors, partitions = [], [], []
-        for span in self.spans:
-            for batch in self.side.read(span, [self.side.column]):
-                some, at = self.side.matrix(batch.column(self.side.column), self.metric)
-                ids.append(batch.column("_rowid").to_numpy()[at].astype(np.int64))
+        with Hands() as hands:
+            batches = (batch for span in self.spans for batch in self.side.read(span, [self.side.column]))
+            for some_ids, some, homes in hands.map(assign, batches):
+                ids.append(some_ids)
                 vectors.append(some)
-                partitions.append(nearest(some, centroids))
+                partitions.append(homes)
         assigned = np.concatenate([np.empty(0, np.int32), *partitions])
         order = np.argsort(assigned, kind="stable")
         name = f"runs/{self.key}-{uuid.uuid4().hex}.lance"

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from lake.run.local import THREAD_VARIABLES, cpus
 
 X = TypeVar("X")
+Y = TypeVar("Y")
 
 MOST_HANDS = 8  # more wait for the interpreter, and for the slowest of them
 _held = Lock()
@@ -56,6 +57,10 @@ class Hands:
     def __call__(self, work: Callable[[int], X]) -> list[X]:
         """Call `work` with 0, 1, …, each in a thread; return what each returns."""
         return [work(0)] if self.count == 1 else list(self._pool.map(work, range(self.count)))
+
+    def map(self, work: Callable[[Y], X], items: Iterable[Y]) -> Iterator[X]:
+        """Call `work` with each item, in any of the threads; items are all taken as soon as they come."""
+        return self._pool.map(work, items)
 
     def __enter__(self) -> Self:
         self._stack.enter_context(_one_each())

@@ -55,6 +55,10 @@ def test_from_files_to_answers(tmp_path: Path, parquet: str, capsys: pytest.Capt
     found = run_json(capsys, "search", root, "packages", "--vector", str(vector), "-k", "3", "--columns", "name")
     assert len(found["rows"]) == 3
     assert found["coverage"]["rows"] == 1500
+    asked = ("search", root, "packages", "--vector", str(vector), "--recall", "0.9", "--explain")
+    assert "calibrate" in run(capsys, *asked, code=3)
+    run_json(capsys, "index", root, "packages", "--calibrate")
+    assert "recall" in run(capsys, *asked)
     name = lake.connect(root)["packages"].to_arrow(["name"])["name"][7].as_py()
     found = run_json(capsys, "search", root, "packages", "--like", name, "-k", "2", "--columns", "name")
     assert name not in [row["name"] for row in found["rows"]]
