@@ -52,9 +52,8 @@ def probers_of(routes: NDArray[np.int32], partitions: int, hands: int) -> tuple[
     narrow = np.uint16 if partitions * hands <= 1 << 16 else np.int64  # which numpy sorts many times faster
     order = np.argsort(shares.ravel().astype(narrow), kind="stable")
     ends = np.append(0, np.cumsum(np.bincount(shares.ravel(), minlength=partitions * hands)))
-    return (order // routes.shape[1]).astype(np.int32), ends[
-        np.arange(partitions)[:, None] * hands + np.arange(hands + 1)
-    ]
+    edges = np.arange(partitions)[:, None] * hands + np.arange(hands + 1)
+    return (order // routes.shape[1]).astype(np.int32), ends[edges]
 
 
 def places(vectors: Floats, centroids: Floats, metric: str) -> NDArray[np.int32]:

@@ -211,9 +211,8 @@ class Job:
         found = self._stage(workers, "sample", tasks, ledger)
         queries, _ = sampled(plan.left, ids, plan.metric)
         assert plan.recall is not None  # noqa: S101  no number of probes was given
-        return learn(queries, centroids.read(), [result.value for result in found], plan.k, plan.metric).reach(
-            plan.recall
-        )
+        truths = [result.value for result in found]
+        return learn(queries, centroids.read(), truths, plan.k, plan.metric).reach(plan.recall)
 
     def _join(
         self, centroids: Centroids | None, runs: tuple[Run, ...], conditions: Conditions, probes: int, workers: Executor

@@ -42,11 +42,12 @@ def workers(executor: str | Executor, flop: float, module: str, *, hands: bool =
     InvalidInput
         A task came upon the caller's data that are wrong.
     """
-    if executor == "local" and hands:
-        chosen: Executor = joiners()
+    if executor != "local":
+        chosen = resolve(executor)
+    elif flop < _IN_PROCESS_FLOP:
+        chosen = LocalExecutor(1)
     else:
-        small = executor == "local" and flop < _IN_PROCESS_FLOP
-        chosen = LocalExecutor(1) if small else resolve(executor)
+        chosen = joiners() if hands else LocalExecutor()
     if isinstance(chosen, Starts):
         chosen.start(module)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,8 @@ def _graph(lk: lake.Lake, base: Matrix, asked: Matrix) -> list[Line]:
         lk.create_table("graph-right", table_of(base), key="id"),
     )
     what = f"{len(asked):,} x {len(base):,}: raw table to result, against hnswlib in RAM, graph and search"
-    note = f"recall {_recall(raw, truth):.3f}; hnswlib {graph.recall:.3f}, its search alone {graph.seconds:.1f} s"
+    theirs = f"hnswlib {version('hnswlib')} {graph.recall:.3f}, its search alone {graph.seconds:.1f} s"
+    note = f"recall {_recall(raw, truth):.3f}; {theirs}"
     return [_line(what, (took, whole), 1.0, note)]
 
 
