@@ -13,9 +13,9 @@ from lake.errors import InvalidInput, NotFound
 from lake.index import Calibration, Point, calibration, model_of, record
 from lake.index.vectors import estimate
 from lake.join import knn_join
-from lake.join.kernel import METRICS
 from lake.join.plan import MOST_NEIGHBOURS
 from lake.join.recall import Curve
+from lake.nearest.kernel import METRICS
 from lake.run import Callback, Executor
 from lake.schema.arrow import vector_layout
 from lake.search import Query, search

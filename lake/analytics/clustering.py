@@ -17,9 +17,9 @@ from lake.errors import InvalidInput, MemoryExceeded
 from lake.index.kmeans import Floats, sample_points
 from lake.join import knn
 from lake.join.folder import JobFolder
-from lake.join.kernel import METRICS
 from lake.join.plan import BASE_BYTES
 from lake.join.side import Side
+from lake.nearest.kernel import METRICS
 from lake.run import Callback, Executor
 from lake.schema import Column, Derivation
 from lake.table.fill import check_fill, fill

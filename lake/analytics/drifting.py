@@ -17,8 +17,8 @@ from lake.analytics.twosample import compare, plane
 from lake.errors import InvalidInput, MemoryExceeded
 from lake.join import knn
 from lake.join.folder import JobFolder
-from lake.join.kernel import METRICS
 from lake.join.side import Side, spans
+from lake.nearest.kernel import METRICS
 from lake.run import Callback, Executor, Ledger, Stage, run_stage
 from lake.storage import Files
 from lake.table.snapshot import Snapshot

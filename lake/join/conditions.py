@@ -18,9 +18,9 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from lake.errors import InvalidInput
-from lake.join.kernel import OPERATORS, Ids, Pairs
 from lake.join.runs import load, save
 from lake.join.side import Side
+from lake.nearest.kernel import OPERATORS, Ids, Pairs
 from lake.storage import Location
 
 Values = tuple[Ids, NDArray[np.int64]]

@@ -10,9 +10,9 @@ import numpy as np
 from lake.errors import InvalidInput, MemoryExceeded
 from lake.index.segments import BuiltIndex, built_indexes, segment_folder
 from lake.index.vectors import estimate
-from lake.join.kernel import METRICS
 from lake.join.runs import partitions_of
 from lake.join.side import Side
+from lake.nearest.kernel import METRICS
 from lake.storage import Location
 
 MOST_NEIGHBOURS = 1000

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.join.conditions import Conditions
-from lake.join.device import kernel
-from lake.join.kernel import Floats, Ids
 from lake.join.route import places
 from lake.join.runs import Partitions, Run
 from lake.join.side import Side, take
 from lake.join.sort import Centroids
+from lake.nearest.device import kernel
+from lake.nearest.kernel import Floats, Ids
 from lake.run.threads import Hands
 
 SAMPLE = 256
@@ -159,7 +159,8 @@ class Compare:
         wanted = self.first + np.flatnonzero(partitions.rows[self.first : self.last])
         with Hands() as hands:
             for group in partitions.read(wanted):
-                found.meet_all(group.vectors, group.ids, checks.against(group.ids), hands)
+                rows = found.prepare(group.vectors, group.ids, len(queries), hands)
+                found.meet_all(rows, checks.against(group.ids), hands)
                 known.append(group.ids)
                 homes.append(group.homes)
         found.sort()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.index.kmeans import Floats
-from lake.join.device import kernel
+from lake.nearest.device import kernel
 from lake.run.threads import Hands
 
 
@@ -32,8 +32,8 @@ def route(
     -------
     int32, shape (n, probes)
     """
-    found = kernel(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2", exact=False)
-    found.meet_all(centroids, np.arange(len(centroids)), hands=hands)
+    found = kernel(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2", exact=False, hands=hands)
+    found.meet_all(found.prepare(centroids, np.arange(len(centroids)), len(vectors), hands), hands=hands)
     found.sort()
     return found.ids.astype(np.int32)
 

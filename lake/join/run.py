@@ -18,7 +18,6 @@ from lake.index.model import read_model
 from lake.index.spec import IndexSpec
 from lake.index.train import train
 from lake.join.conditions import Condition, Conditions, number
-from lake.join.kernel import Ids
 from lake.join.plan import Plan, segment_file
 from lake.join.recall import SAMPLE, Compare, Recall, Truth, learn, sampled
 from lake.join.report import JoinReport
@@ -27,6 +26,7 @@ from lake.join.side import Side, row_ids, spans
 from lake.join.sort import Centroids, SortRows
 from lake.join.tasks import JoinBlock, Joined
 from lake.join.workers import workers as workers_of
+from lake.nearest.kernel import Ids
 from lake.run import Callback, Executor, JobCommitted, Ledger, Stage, TaskResult, run_stage
 from lake.storage import Files, Location
 from lake.table import pins

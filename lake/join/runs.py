@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from lake.errors import CorruptTable
 from lake.index.kmeans import unit
-from lake.join.kernel import Floats, Ids
+from lake.nearest.kernel import Floats, Ids
 from lake.storage import Files, Location
 
 _LENGTHS = b"lake:lengths"
@@ -62,7 +63,7 @@ class Group:
     def partitions(self) -> Iterator[tuple[int, slice]]:
         """Yield each partition that has rows here, and where they are."""
         there, starts = np.unique(self.homes, return_index=True)
-        for partition, start, end in zip(there.tolist(), starts, [*starts[1:], len(self.homes)], strict=True):
+        for partition, (start, end) in zip(there.tolist(), pairwise([*starts.tolist(), len(self.homes)]), strict=True):
             yield partition, slice(start, end)
 
 

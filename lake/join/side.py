@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lake.errors import InvalidInput
 from lake.index.kmeans import unit
-from lake.join.kernel import Floats, Ids
+from lake.nearest.kernel import Floats, Ids
 from lake.schema import Column, Role
 from lake.schema.arrow import vector_layout
 from lake.table.snapshot import Snapshot, store_errors

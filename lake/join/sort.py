@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lake.index.kmeans import nearest
-from lake.join.kernel import Floats, Ids
 from lake.join.runs import load, write_run
 from lake.join.side import Side, Span
+from lake.nearest.kernel import Floats, Ids
 from lake.run.threads import Hands
 from lake.storage import Location
 

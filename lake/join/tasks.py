@@ -13,12 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lake.join.conditions import Checks, Conditions
-from lake.join.device import kernel
-from lake.join.kernel import Floats, Ids, Nearest
 from lake.join.route import probers_of, route
 from lake.join.runs import Group, Partitions, Run
 from lake.join.side import ROW_ID, Side, Span, finder, named
 from lake.join.sort import Centroids
+from lake.nearest.device import kernel
+from lake.nearest.kernel import Floats, Ids, Nearest, Rows
 from lake.run.threads import Hands
 from lake.table.parts import Part, PartedWrite
 
@@ -117,7 +117,9 @@ class JoinBlock:
                 clock.lap("route")
             ids = rows["_rowid"].to_numpy().astype(np.int64)[order]
             sampled = np.flatnonzero(np.isin(ids, self.sample))
-            found, truth = (kernel(some, self.k, self.metric, self.within) for some in (vectors, vectors[sampled]))
+            found, truth = (
+                kernel(some, self.k, self.metric, self.within, hands=hands) for some in (vectors, vectors[sampled])
+            )
             checks = self.conditions.load()
             checks.begin(ids)
             if routes is not None:
@@ -162,20 +164,22 @@ class JoinBlock:
         (found, checks), (truth, of_sample) = all_of_it, sample
         shares = np.array_split(np.arange(len(truth.queries), dtype=np.int32), hands.count)
 
-        def meet(group: Group, hand: int) -> int:
+        def meet(group: Group, rows: Rows, hand: int) -> int:
             compared = 0
             for partition, part in group.partitions():
                 which = probers[ends[partition, hand] : ends[partition, hand + 1]]
-                ids = group.ids[part]
-                found.meet(which, group.vectors[part], ids, checks.against(ids))
-                compared += len(which) * len(ids)
+                found.meet(which, rows[part], checks.against(group.ids[part]))
+                compared += len(which) * (part.stop - part.start)
             if len(shares[hand]):
-                truth.meet(shares[hand], group.vectors, group.ids, of_sample.against(group.ids))
+                truth.meet(shares[hand], rows, of_sample.against(group.ids))
             return compared
 
         wanted = np.full(len(ends), len(truth.queries) > 0) | (ends[:, -1] > ends[:, 0])
-        groups = partitions.read(np.flatnonzero(wanted & (partitions.rows > 0)))
-        compared = sum(sum(hands(partial(meet, group))) for group in groups)
+        compared = 0
+        for group in partitions.read(np.flatnonzero(wanted & (partitions.rows > 0))):
+            meetings = (ends[group.homes, -1] - ends[group.homes, 0]).mean() if len(group.ids) else 0
+            rows = found.prepare(group.vectors, group.ids, meetings, hands)
+            compared += sum(hands(partial(meet, group, rows)))
         truth.sort()
         return compared
 
@@ -185,7 +189,8 @@ class JoinBlock:
         for batch in self.right.read(None, [self.right.column]):
             vectors, at = self.right.matrix(batch.column(self.right.column), self.metric)
             ids = batch.column("_rowid").to_numpy()[at].astype(np.int64)
-            found.meet_all(vectors, ids, checks.against(ids), hands)
+            rows = found.prepare(vectors, ids, len(found.queries), hands)
+            found.meet_all(rows, checks.against(ids), hands)
             compared += len(found.queries) * len(ids)
         return compared
 

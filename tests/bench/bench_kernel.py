@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lake.index.kmeans import kmeans, nearest
-from lake.join.kernel import Nearest
 from lake.join.route import route
+from lake.nearest.device import kernel
 from tests.bench.harness import Line, sgemm
 from tests.bench.join_peers import K, big_batch, fewest, hits, truth_of
 from tests.bench.vectors import Matrix, queries, vectors
@@ -130,14 +130,15 @@ def _half(held: _Partitioned, asked: Matrix, probes: int) -> tuple[NDArray[np.in
     order = np.argsort(routes[:, 0], kind="stable")
     asked, routes = asked[order], routes[order]
     started = time.perf_counter()
-    found = Nearest(asked, K, "l2")
+    found = kernel(asked, K, "l2")
     probers = np.argsort(routes.ravel(), kind="stable") // probes
     counts = np.bincount(routes.ravel(), minlength=len(held.centroids))
     ends, flop = np.cumsum(counts), 0.0
     for partition in np.flatnonzero(counts):
         part = slice(held.starts[partition], held.starts[partition + 1])
         which = probers[ends[partition] - counts[partition] : ends[partition]]
-        found.meet(which.astype(np.int32), held.rows[part], held.ids[part])
+        some = found.prepare(held.rows[part], held.ids[part], len(which))
+        found.meet(which.astype(np.int32), some)
         flop += 2.0 * len(which) * (part.stop - part.start) * asked.shape[1]
     found.sort()
     return found.ids[np.argsort(order)], time.perf_counter() - started, flop

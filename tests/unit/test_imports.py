@@ -16,7 +16,7 @@ HOUSE = Path(lake.__file__).parent
 FLOORS = [
     {"errors", "storage"},
     {"schema", "run"},
-    {"table"},
+    {"table", "nearest"},
     {"index"},
     {"search", "etl", "join"},
     {"analytics"},

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from lake.errors import JobError
-from lake.join.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs
-from lake.join.topk import keep_pairs
+from lake.nearest.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs, Rows
+from lake.nearest.topk import keep_pairs
 
 _CELLS: Final = 1 << 24  # of a block: of its rows, and of its products
 _COMPARE: Final = (torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge)  # as OPERATORS has them
@@ -52,27 +52,27 @@ class NearestOnDevice(Nearest):
         self._device = self._queries.device  # with its number: "cuda" is another one in each thread that chose one
         self.device = torch.cuda.get_device_name(self._device) if self._queries.is_cuda else device
 
-    def meet(self, which: NDArray[np.int32], rows: Floats, ids: Ids, pairs: Pairs | None = None) -> None:
+    def meet(self, which: NDArray[np.int32], rows: Rows, pairs: Pairs | None = None) -> None:
         """Let some queries meet some rows; see `Nearest`."""
         chosen = pairs or ALL_PAIRS
-        half, longest = self._halves(rows)
-        most = max(1, _CELLS // rows.shape[1])
+        vectors, ids = rows.vectors, rows.ids
+        most = max(1, _CELLS // vectors.shape[1])
         step = max(1, _CELLS // max(1, min(most, len(rows))))
         for row in range(0, len(rows), most):
             part = slice(row, row + most)
             with _enough_memory():
-                there = [self._there(x) for x in (rows[part], half[part], ids[part], chosen.right[part])]
+                there = [self._there(x) for x in (vectors[part], rows.half[part], ids[part], chosen.right[part])]
             for start in range(0, len(which), step):
                 block = which[start : start + step]
                 with _enough_memory():
-                    values, at, to = self._near(block, there, longest, chosen)
+                    values, at, to = self._near(block, there, rows.longest, chosen)
                 keep_pairs(
                     values,
                     block[at],
                     to,
                     self._norms,
                     self.queries,
-                    rows[part],
+                    vectors[part],
                     ids[part],
                     self.distances,
                     self.ids,

@@ -1,4 +1,4 @@
-"""The kernel of the join: matrix products, and the k nearest of each query kept in a heap while blocks pass.
+"""The k nearest rows of each query: matrix products, and what is near kept in a heap while blocks of rows pass.
 
 A product gives approximate distances of a block of queries to a block of rows. Most are far worse than the k-th best
 that a query has by then, so 64 are reduced to their best first, and looked at one by one only if it could matter.
@@ -9,12 +9,13 @@ product was blocked, threaded or rounded, and ties go to the smaller row id. So 
 from __future__ import annotations
 
 import threading
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lake.join.topk import COSINE, DOT, L2, bar_of, keep, sort
+from lake.nearest.topk import COSINE, DOT, L2, bar_of, keep, sort
 from lake.run.threads import Hands
 
 Floats = NDArray[np.float32]
@@ -25,6 +26,33 @@ METRICS: Final = {"l2": L2, "cosine": COSINE, "dot": DOT}
 QUERY_BLOCK: Final = 512
 ROW_BLOCK: Final = 1024
 _EPSILON: Final = np.float32(1.2e-7)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows that queries meet, with what is computed of them once for all queries.
+
+    Parameters
+    ----------
+    vectors : float32, shape (n, d)
+    ids : int64, shape (n,)
+        Distinct within all rows that a query ever meets.
+    half : float32, shape (n,)
+        What is taken from a product with each.
+    longest : float32
+        A length that none exceeds.
+    """
+
+    vectors: Floats
+    ids: Ids
+    half: Floats
+    longest: np.float32
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, part: slice) -> Self:
+        return replace(self, vectors=self.vectors[part], ids=self.ids[part], half=self.half[part])
 
 
 class Nearest:
@@ -39,7 +67,9 @@ class Nearest:
     within : float, optional
         Only distances below it count.
     exact : bool
-        Compute the distances of those that are kept anew. Otherwise they are as the products round them.
+        Compute the distances of those that are kept anew. Otherwise they may be as the products round them.
+    hands : Hands, optional
+        Share the work of beginning.
 
     Attributes
     ----------
@@ -54,7 +84,14 @@ class Nearest:
     device = "cpu"
 
     def __init__(
-        self, queries: Floats, k: int, metric: str, within: float | None = None, *, exact: bool = True
+        self,
+        queries: Floats,
+        k: int,
+        metric: str,
+        within: float | None = None,
+        *,
+        exact: bool = True,
+        hands: Hands | None = None,  # noqa: ARG002  what is prepared may take long
     ) -> None:
         self.queries = queries
         self.metric = METRICS[metric]
@@ -64,38 +101,58 @@ class Nearest:
         self._norms = np.einsum("nd,nd->n", queries, queries)
         self._scratch = _Scratch(queries.shape[1])
 
-    def meet(self, which: NDArray[np.int32], rows: Floats, ids: Ids, pairs: Pairs | None = None) -> None:
+    def prepare(
+        self,
+        vectors: Floats,
+        ids: Ids,
+        meetings: float,  # noqa: ARG002  what is worth preparing may depend on it
+        hands: Hands | None = None,  # noqa: ARG002
+    ) -> Rows:
+        """Make rows for queries to meet.
+
+        Parameters
+        ----------
+        vectors : float32, shape (n, d)
+        ids : int64, shape (n,)
+        meetings : float
+            How many queries each will meet, about.
+        hands : Hands, optional
+            Share the work.
+        """
+        norms = np.einsum("nd,nd->n", vectors, vectors)
+        half = norms / 2 if self.metric == L2 else np.zeros_like(norms)
+        return Rows(vectors, ids, half, np.sqrt(norms.max(initial=0)))
+
+    def meet(self, which: NDArray[np.int32], rows: Rows, pairs: Pairs | None = None) -> None:
         """Let some queries meet some rows. Several threads may at a time, each with queries of its own.
 
         Parameters
         ----------
         which : int32, shape (m,)
             Positions of the queries.
-        rows : float32, shape (r, d)
-        ids : int64, shape (r,)
-            Distinct within all rows that a query ever meets.
+        rows : Rows
+            From `prepare`, of this search or another one with this metric.
         pairs : Pairs, optional
             Which pairs may be.
         """
         chosen = pairs or ALL_PAIRS
-        half, longest = self._halves(rows)
         for start in range(0, len(which), QUERY_BLOCK):
             block = which[start : start + QUERY_BLOCK]
             queries = np.take(self.queries, block, axis=0, out=self._scratch.queries[: len(block)], mode="clip")
-            norms, slack = self._norms[block], self._slack(block, longest)
+            norms, slack = self._norms[block], self._slack(block, rows.longest)
             for row in range(0, len(rows), ROW_BLOCK):
                 part = slice(row, row + ROW_BLOCK)
-                some = rows[part]
+                some = rows.vectors[part]
                 scores = self._scratch.scores[: len(block) * len(some)].reshape(len(block), len(some))
                 np.matmul(queries, some.T, out=scores)
                 keep(
                     scores,
-                    half[part],
+                    rows.half[part],
                     slack,
                     norms,
                     queries,
                     some,
-                    ids[part],
+                    rows.ids[part],
                     block,
                     self.distances,
                     self.ids,
@@ -107,18 +164,13 @@ class Nearest:
                     chosen.right[part] if pairs else chosen.right,
                 )
 
-    def meet_all(self, rows: Floats, ids: Ids, pairs: Pairs | None = None, hands: Hands | None = None) -> None:
+    def meet_all(self, rows: Rows, pairs: Pairs | None = None, hands: Hands | None = None) -> None:
         """Let every query meet some rows; see `meet`."""
         shares = np.array_split(np.arange(len(self.queries), dtype=np.int32), hands.count if hands else 1)
         if hands is None:
-            self.meet(shares[0], rows, ids, pairs)
+            self.meet(shares[0], rows, pairs)
         else:
-            hands(lambda at: self.meet(shares[at], rows, ids, pairs))
-
-    def _halves(self, rows: Floats) -> tuple[Floats, np.float32]:
-        """Return what is taken from the products with each row, and the length of the longest."""
-        bias = np.einsum("nd,nd->n", rows, rows)
-        return bias / 2 if self.metric == L2 else np.zeros_like(bias), np.sqrt(bias.max(initial=0))
+            hands(lambda at: self.meet(shares[at], rows, pairs))
 
     def _slack(self, which: NDArray[np.int32], longest: np.float32) -> Floats:
         """Tell how far from the truth a distance may be that a product gives."""

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lake.errors import JobError
-from lake.join.kernel import OPERATORS, Nearest, Pairs
+from lake.nearest.kernel import OPERATORS, Nearest, Pairs
 from lake.run.threads import Hands
 
 torch = pytest.importorskip("torch")
-gpu = pytest.importorskip("lake.join.gpu")
+gpu = pytest.importorskip("lake.nearest.gpu")
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def test_the_rows_are_those_of_the_kernel_without(
             for part, order in zip(np.split(np.arange(r), cuts), halves, strict=True):
                 pairs = Pairs(mine, np.array(operators, np.int64), left, right[part])
                 for some in np.array_split(order, 2):
-                    found.meet(some, rows[part], ids[part], pairs if own or operators else None)
+                    found.meet(some, found.prepare(rows[part], ids[part], 1), pairs if own or operators else None)
     assert_same(one, other)
 
 
@@ -102,7 +102,8 @@ def test_many_rows_and_hands(monkeypatch: pytest.MonkeyPatch) -> None:
     with Hands() as three:
         for start in range(0, 3000, 1000):
             for found in (one, other):
-                found.meet_all(rows[start : start + 1000], start + np.arange(1000), hands=three)
+                some = found.prepare(rows[start : start + 1000], start + np.arange(1000), 1)
+                found.meet_all(some, hands=three)
     assert_same(one, other)
 
 
@@ -112,7 +113,7 @@ def test_near_duplicates_keep_their_small_distances() -> None:
     twins = np.repeat(base + np.float32(1e-5) * rng.standard_normal(base.shape).astype(np.float32), 3, axis=0)
     one, other = both(base, 4, "l2")
     for found in (one, other):
-        found.meet_all(twins, np.arange(150))
+        found.meet_all(found.prepare(twins, np.arange(150), 1))
     assert_same(one, other)
     assert (other.ids[:, :3] == 3 * np.arange(50)[:, None] + np.arange(3)).all()
 
@@ -122,7 +123,7 @@ def test_rows_count_that_only_rounding_makes_farther() -> None:
     queries, rows = ((1000 + rng.standard_normal((m, 16))).astype(np.float32) for m in (50, 500))
     one, other = both(queries, 5, "l2")
     for found in (one, other):
-        found.meet_all(rows, np.arange(500))
+        found.meet_all(found.prepare(rows, np.arange(500), 1))
     assert_same(one, other)
 
 
@@ -132,7 +133,7 @@ def test_rough_distances_name_the_same_rows() -> None:
     rough = gpu.NearestOnDevice(queries, 5, "l2", exact=False, device="cpu")
     exact = Nearest(queries, 5, "l2")
     for found in (rough, exact):
-        found.meet_all(rows, np.arange(400))
+        found.meet_all(found.prepare(rows, np.arange(400), 1))
         found.sort()
     np.testing.assert_array_equal(rough.ids, exact.ids)
     np.testing.assert_allclose(rough.distances, exact.distances, rtol=1e-5)
@@ -151,7 +152,7 @@ def test_only_few_pairs_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "keep_pairs", watched)
     found = gpu.NearestOnDevice(queries, 10, "l2", device="cpu")
     pairs = Pairs(np.arange(100), np.array([0]), rng.integers(0, 2, (100, 1)), rng.integers(0, 2, (5000, 1)))
-    found.meet_all(rows, np.arange(5000), pairs)
+    found.meet_all(found.prepare(rows, np.arange(5000), 1), pairs)
     assert 1000 <= sum(looked_at) < 1010
 
 
@@ -188,7 +189,7 @@ def test_autocast_does_not_reach_products() -> None:
     one, other = both(queries, 10, "l2")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for found in (one, other):
-            found.meet_all(rows, np.arange(500))
+            found.meet_all(found.prepare(rows, np.arange(500), 1))
     assert_same(one, other)
 
 
@@ -200,12 +201,12 @@ def test_a_full_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "mm", full)
     with pytest.raises(JobError, match="LAKE_GPU=0"):
-        found.meet_all(np.ones((1, 2), np.float32), np.zeros(1, np.int64))
+        found.meet_all(found.prepare(np.ones((1, 2), np.float32), np.zeros(1, np.int64), 1))
 
 
 def test_how_precision_is_set_depends_on_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = gpu.NearestOnDevice(np.ones((1, 2), np.float32), 1, "l2", device="cpu")
-        found.meet_all(np.ones((1, 2), np.float32), np.zeros(1, np.int64))
+        found.meet_all(found.prepare(np.ones((1, 2), np.float32), np.zeros(1, np.int64), 1))
     assert found.device == "cpu"

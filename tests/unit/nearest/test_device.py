@@ -9,8 +9,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from lake.join import device
-from lake.join.kernel import Nearest
+from lake.nearest import device
+from lake.nearest.coded import MOST_DIMENSIONS, NearestCoded
+from lake.nearest.kernel import Nearest
 
 
 def torch_that_sees(gpus: int) -> ModuleType:
@@ -50,7 +51,11 @@ def test_a_driver_without_torch_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     assert not device.has_gpu()
 
 
-def test_without_a_gpu_the_processor_compares(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bytes_multiply", [False, True])
+def test_without_a_gpu_the_processor_compares(bytes_multiply: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKE_GPU", "0")
+    monkeypatch.setattr(device, "available", lambda: bytes_multiply)
     found = device.kernel(np.ones((1, 2), np.float32), 1, "l2")
-    assert (type(found), found.device) == (Nearest, "cpu")
+    assert (type(found), found.device) == (NearestCoded if bytes_multiply else Nearest, "cpu")
+    wide = np.ones((1, MOST_DIMENSIONS + 1), np.float32)
+    assert type(device.kernel(wide, 1, "l2")) is Nearest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -13,6 +13,9 @@ DOT: Final = 2
 _EQUAL, _UNEQUAL, _LESS, _AT_MOST, _MORE = range(5)
 _CHUNK: Final = 64
 # Infinities are legal here; sums may be reordered.
+# Parts of a compiled loop that count no references to the arrays they are given, though they are shared: threads would
+# wait for each other at each call. They may not make arrays.
+UNCOUNTED: Final[dict[str, Any]] = {"forceinline": True, "_nrt": False}
 _FAST: Final = {"nnan", "nsz", "arcp", "contract", "reassoc"}
 
 
@@ -55,11 +58,11 @@ def keep(  # type: ignore[no-untyped-def]  # noqa: PLR0917
                 value = line[j] - half[j]
                 if value < bar or (own.shape[0] and own[at] == ids[j]):
                     continue
-                if operators.shape[0] and not _allowed(operators, left[at], right[j]):
+                if operators.shape[0] and not allowed(operators, left, at, right, j):
                     continue
-                distance = _distance(queries[i], rows[j], metric) if exact else _rough(value, norms[i], metric)
-                if _before(distance, ids[j], distances[at, 0], found[at, 0]):
-                    _sink(distances[at], found[at], distance, ids[j], distances.shape[1])
+                distance = distance_of(queries, i, rows, j, metric) if exact else _rough(value, norms[i], metric)
+                if before(distance, ids[j], distances[at, 0], found[at, 0]):
+                    sink(distances, found, at, distance, ids[j], distances.shape[1])
                     bar = max(bar, bar_of(distances[at, 0], norms[i], slack[i], metric))
 
 
@@ -70,9 +73,9 @@ def keep_pairs(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Keep those that matter of some pairs, given what a product left of each, the query and the row."""
     for p in range(values.shape[0]):
         i, j = at[p], to[p]
-        distance = _distance(queries[i], rows[j], metric) if exact else _rough(values[p], norms[i], metric)
-        if _before(distance, ids[j], distances[i, 0], found[i, 0]):
-            _sink(distances[i], found[i], distance, ids[j], distances.shape[1])
+        distance = distance_of(queries, i, rows, j, metric) if exact else _rough(values[p], norms[i], metric)
+        if before(distance, ids[j], distances[i, 0], found[i, 0]):
+            sink(distances, found, i, distance, ids[j], distances.shape[1])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -125,24 +128,28 @@ def _rough(value, norm, metric):  # type: ignore[no-untyped-def]
     return np.float32(1) - value
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _distance(query, row, metric):  # type: ignore[no-untyped-def]
-    total = np.float32(0)
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, **UNCOUNTED)
+def distance_of(queries, i, rows, j, metric):  # type: ignore[no-untyped-def]
+    """Compute the distance of a query and a row."""
+    # Positions without a sign need no look at what a negative one means. A slice would count the references to its
+    # array, which threads that share it wait for each other to do.
+    i, j, total = np.uintp(i), np.uintp(j), np.float32(0)
     if metric == DOT:
-        for d in range(query.shape[0]):
-            total += query[d] * row[d]
+        for d in range(np.uintp(queries.shape[1])):
+            total += queries[i, d] * rows[j, d]
         return np.float32(1) - total
-    for d in range(query.shape[0]):
-        gap = query[d] - row[d]
+    for d in range(np.uintp(queries.shape[1])):
+        gap = queries[i, d] - rows[j, d]
         total += gap * gap
     # Of unit vectors, 1 - cosine is half of the squared distance, and exact near 0.
     return total if metric == L2 else total / np.float32(2)
 
 
-@numba.njit(cache=True, nogil=True)
-def _allowed(operators, left, right):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, nogil=True, **UNCOUNTED)
+def allowed(operators, left, i, right, j):  # type: ignore[no-untyped-def]
+    """Tell whether a pair fulfils all conditions."""
     for c in range(operators.shape[0]):
-        a, b, operator = left[c], right[c], operators[c]
+        a, b, operator = left[i, c], right[j, c], operators[c]
         if operator == _EQUAL:
             holds = a == b
         elif operator == _UNEQUAL:
@@ -161,33 +168,35 @@ def _allowed(operators, left, right):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _before(distance, row, other, other_row):  # type: ignore[no-untyped-def]
+def before(distance, row, other, other_row):  # type: ignore[no-untyped-def]
+    """Tell whether a row ranks before another one: nearer, or as near and of the smaller id."""
     return distance < other or (distance == other and row < other_row)
 
 
-@numba.njit(cache=True, nogil=True)
-def _sink(distances, found, distance, row, size):  # type: ignore[no-untyped-def]
-    """Put a row in the place of the worst one, which a heap has on top."""
+@numba.njit(cache=True, nogil=True, **UNCOUNTED)
+def sink(distances, found, i, distance, row, size):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Put a row in the place of the worst one, which heap `i` has on top."""
     at = 0
     while True:
         child = 2 * at + 1
         if child >= size:
             break
-        if child + 1 < size and _before(distances[child], found[child], distances[child + 1], found[child + 1]):
+        if child + 1 < size and before(
+            distances[i, child], found[i, child], distances[i, child + 1], found[i, child + 1]
+        ):
             child += 1
-        if not _before(distance, row, distances[child], found[child]):
+        if not before(distance, row, distances[i, child], found[i, child]):
             break
-        distances[at], found[at] = distances[child], found[child]
+        distances[i, at], found[i, at] = distances[i, child], found[i, child]
         at = child
-    distances[at], found[at] = distance, row
+    distances[i, at], found[i, at] = distance, row
 
 
 @numba.njit(cache=True, nogil=True)
 def sort(distances, found):  # type: ignore[no-untyped-def]
     """Turn heaps into lines, the nearest first."""
     for i in range(distances.shape[0]):
-        line, ids = distances[i], found[i]
-        for end in range(line.shape[0] - 1, 0, -1):
-            distance, row = line[end], ids[end]
-            line[end], ids[end] = line[0], ids[0]
-            _sink(line, ids, distance, row, end)
+        for end in range(distances.shape[1] - 1, 0, -1):
+            distance, row = distances[i, end], found[i, end]
+            distances[i, end], found[i, end] = distances[i, 0], found[i, 0]
+            sink(distances, found, i, distance, row, end)

@@ -1,0 +1,116 @@
+"""The kernel where a processor multiplies bytes: bounds of products tell who is no neighbour, at a fourth of the price.
+
+What the bounds let pass gets its distance from the vectors themselves, by the same code as without bytes: rows and
+distances are the same, bit by bit. Where they let too much pass, as with vectors that have one dimension far longer
+than the others, products of floats do the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lake.nearest.codes import Asked, May, Met, encode_queries, encode_rows, sift
+from lake.nearest.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs, Rows
+from lake.nearest.tile import STRIP
+from lake.run.threads import Hands
+
+MOST_DIMENSIONS: Final = 1 << 16  # sums of more products of bytes may not fit into 32 bits
+_FEW: Final = 16  # meetings of a row, which cost less than to encode it
+_WASTE: Final = 32  # one distance in vain costs as much as so many pairs gain
+_PATIENCE: Final = 1 << 20  # pairs
+
+
+@dataclass(frozen=True, eq=False)
+class CodedRows(Rows):
+    """Rows with their bytes; see `lake.nearest.codes`.
+
+    Parameters
+    ----------
+    strips : uint32, shape (strips, steps, 16)
+        Empty where it does not pay.
+    terms : float32, shape (strips, 4, 16)
+    first : int
+        Where the first row stands in the strips.
+
+    Others as `Rows` has them.
+    """
+
+    strips: NDArray[np.uint32]
+    terms: Floats
+    first: int = 0
+
+    def __getitem__(self, part: slice) -> Self:
+        return replace(super().__getitem__(part), first=self.first + part.indices(len(self))[0])
+
+
+class NearestCoded(Nearest):
+    """The k nearest rows of each query so far; distances are always computed from the vectors.
+
+    Parameters are those of `Nearest`.
+    """
+
+    def __init__(
+        self,
+        queries: Floats,
+        k: int,
+        metric: str,
+        within: float | None = None,
+        *,
+        exact: bool = True,
+        hands: Hands | None = None,
+    ) -> None:
+        super().__init__(queries, k, metric, within, exact=exact, hands=hands)
+        codes, about = np.zeros((len(queries), 4 * _steps(queries)), np.int8), np.empty((len(queries), 4), np.float32)
+        _shared(hands, len(queries), lambda *part: encode_queries(queries, codes, about, *part))
+        self._asked = Asked(queries, self._norms, codes, about, self.distances, self.ids, self.metric)
+        # Of all threads; that one now and then loses what it adds does no harm.
+        self._pairs, self._wasted = _PATIENCE, 0
+
+    def prepare(self, vectors: Floats, ids: Ids, meetings: float, hands: Hands | None = None) -> Rows:
+        """Make rows of vectors and their ids; see `Nearest`."""
+        rows = super().prepare(vectors, ids, meetings, hands)
+        strips = -(-len(ids) // STRIP) if meetings >= _FEW and not self._loose else 0
+        codes = np.empty((strips, _steps(vectors), STRIP), np.uint32)
+        terms = np.empty((strips, 4, STRIP), np.float32)
+        _shared(hands, strips, lambda *part: encode_rows(vectors, rows.half, codes, terms, *part))
+        return CodedRows(rows.vectors, rows.ids, rows.half, rows.longest, codes, terms)
+
+    def meet(self, which: NDArray[np.int32], rows: Rows, pairs: Pairs | None = None) -> None:
+        """Let some queries meet some rows; see `Nearest`."""
+        if not isinstance(rows, CodedRows) or not len(rows.strips) or self._loose:
+            super().meet(which, rows, pairs)
+            return
+        chosen = pairs or ALL_PAIRS
+        wasted: int = sift(
+            self._asked,
+            Met(rows.vectors, rows.ids, rows.strips, rows.terms, rows.first),
+            May(chosen.own, chosen.operators, chosen.left, chosen.right),
+            which,
+            self._slack(which, rows.longest),
+        )
+        self._pairs += len(which) * len(rows)
+        self._wasted += wasted
+
+    @property
+    def _loose(self) -> bool:
+        """The bounds let more pass than they save."""
+        return self._wasted * _WASTE > self._pairs
+
+
+def _shared(hands: Hands | None, count: int, work: Callable[[int, int], object]) -> None:
+    """Call `work` with the first and the last of each share of so many things."""
+    if hands is None:
+        work(0, count)
+    else:
+        shares = hands.count
+        hands(lambda at: work(count * at // shares, count * (at + 1) // shares))
+
+
+def _steps(vectors: Floats) -> int:
+    steps: int = -(-vectors.shape[1] // 4)
+    return steps
