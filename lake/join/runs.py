@@ -159,11 +159,13 @@ class Partitions:
             return parts[0]
         homes = np.concatenate([part.homes for part in parts])
         order = np.argsort(homes, kind="stable")
-        return Group(
-            homes[order],
-            np.concatenate([part.ids for part in parts])[order],
-            np.concatenate([part.vectors for part in parts])[order],
-        )
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        vectors, start = np.empty((len(order), self._dimension), np.float32), 0
+        for part in parts:  # each row is copied once
+            vectors[places[start : start + len(part.ids)]] = part.vectors
+            start += len(part.ids)
+        return Group(homes[order], np.concatenate([part.ids for part in parts])[order], vectors)
 
     def _part(self, run: int, group: NDArray[np.int64], piece: int, pieces: int) -> Group:
         """Read the rows of a group out of one run."""

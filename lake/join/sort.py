@@ -68,21 +68,22 @@ class SortRows:
             some, at = self.side.matrix(batch.column(self.side.column), self.metric)
             return batch.column("_rowid").to_numpy()[at].astype(np.int64), some, nearest(some, centroids)
 
-        ids, vectors, partitions = [], [], []
         with Hands() as hands:
             batches = (batch for span in self.spans for batch in self.side.read(span, [self.side.column]))
-            for some_ids, some, homes in hands.map(assign, batches):
-                ids.append(some_ids)
-                vectors.append(some)
-                partitions.append(homes)
-        assigned = np.concatenate([np.empty(0, np.int32), *partitions])
-        order = np.argsort(assigned, kind="stable")
+            parts = list(hands.map(assign, batches))
+            assigned = np.concatenate([np.empty(0, np.int32), *(homes for _, _, homes in parts)])
+            order = np.argsort(assigned, kind="stable")
+            places = np.empty_like(order)
+            places[order] = np.arange(len(order))
+            ids, vectors = np.empty(len(order), np.int64), np.empty((len(order), self.side.dimension), np.float32)
+
+            def put(part: tuple[Ids, Floats, Ids]) -> None:
+                some_ids, some, there = part
+                ids[there], vectors[there] = some_ids, some
+
+            ends = np.cumsum([len(some_ids) for some_ids, _, _ in parts])
+            shares = np.split(places, ends[:-1])
+            list(hands.map(put, ((*part[:2], there) for part, there in zip(parts, shares, strict=True))))
         name = f"runs/{self.key}-{uuid.uuid4().hex}.lance"
-        folder = self.centroids.folder
-        write_run(
-            folder.join(name),
-            np.concatenate([np.empty(0, np.int64), *ids])[order],
-            np.concatenate([np.empty((0, self.side.dimension), np.float32), *vectors])[order],
-            np.bincount(assigned, minlength=len(centroids)),
-        )
+        write_run(self.centroids.folder.join(name), ids, vectors, np.bincount(assigned, minlength=len(centroids)))
         return name
