@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -164,8 +163,12 @@ class JoinBlock:
         (found, checks), (truth, of_sample) = all_of_it, sample
         shares = np.array_split(np.arange(len(truth.queries), dtype=np.int32), hands.count)
 
-        def meet(group: Group, rows: Rows, hand: int) -> int:
-            compared = 0
+        def prepared(group: Group) -> tuple[Group, Rows]:
+            meetings = (ends[group.homes, -1] - ends[group.homes, 0]).mean() if len(group.ids) else 0
+            return group, found.prepare(group.vectors, group.ids, meetings)
+
+        def meet(item: tuple[Group, Rows], hand: int) -> int:
+            (group, rows), compared = item, 0
             for partition, part in group.partitions():
                 which = probers[ends[partition, hand] : ends[partition, hand + 1]]
                 found.meet(which, rows[part], checks.against(group.ids[part]))
@@ -175,11 +178,8 @@ class JoinBlock:
             return compared
 
         wanted = np.full(len(ends), len(truth.queries) > 0) | (ends[:, -1] > ends[:, 0])
-        compared = 0
-        for group in partitions.read(np.flatnonzero(wanted & (partitions.rows > 0))):
-            meetings = (ends[group.homes, -1] - ends[group.homes, 0]).mean() if len(group.ids) else 0
-            rows = found.prepare(group.vectors, group.ids, meetings, hands)
-            compared += sum(hands(partial(meet, group, rows)))
+        groups = partitions.read(np.flatnonzero(wanted & (partitions.rows > 0)))
+        compared = sum(hands.over(map(prepared, groups), meet))
         truth.sort()
         return compared
 

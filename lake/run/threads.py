@@ -1,14 +1,17 @@
 """How many threads a task may use: its share of the machine, in numeric libraries and in its own work."""
 
+import math
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from threading import Lock
-from typing import Any, Self, TypeVar
+from itertools import count
+from threading import Condition, Lock
+from typing import Any, Generic, Self, TypeVar
 
 from lake.run.local import THREAD_VARIABLES, cpus
 
@@ -62,6 +65,21 @@ class Hands:
         """Call `work` with each item, in any of the threads; items are all taken as soon as they come."""
         return self._pool.map(work, items)
 
+    def over(self, items: Iterable[X], work: Callable[[X, int], Y]) -> list[Y]:
+        """Call `work` with each item and each of 0, 1, …: every thread goes through all items, in their order.
+
+        No thread waits for the others at each item; none is more than one item ahead of the slowest.
+        """
+        shared = _Shared(items, self.count)
+
+        def through(thread: int) -> list[Y]:
+            try:
+                return [work(item, thread) for item in shared.seen_by(thread)]
+            finally:
+                shared.leave(thread)
+
+        return [done for some in self(through) for done in some]
+
     def __enter__(self) -> Self:
         self._stack.enter_context(_one_each())
         self._stack.enter_context(self._pool)
@@ -69,6 +87,43 @@ class Hands:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+class _Shared(Generic[X]):
+    """Items that several threads see, each of them all."""
+
+    def __init__(self, items: Iterable[X], threads: int) -> None:
+        self._items = iter(items)
+        self._held: deque[X] = deque()  # what not all have seen
+        self._seen: list[float] = [0] * threads
+        self._dropped = 0
+        self._change = Condition()
+
+    def seen_by(self, thread: int) -> Iterator[X]:
+        for at in count():
+            with self._change:
+                self._change.wait_for(lambda at=at: at - min(self._seen) <= 1)  # type: ignore[misc]
+                if at == self._dropped + len(self._held):
+                    try:
+                        self._held.append(next(self._items))
+                    except StopIteration:
+                        return
+                item = self._held[at - self._dropped]
+            yield item
+            del item
+            self._note(thread, at + 1)
+
+    def leave(self, thread: int) -> None:
+        """Have nobody wait for a thread that is done, or has failed."""
+        self._note(thread, math.inf)
+
+    def _note(self, thread: int, seen: float) -> None:
+        with self._change:
+            self._seen[thread] = seen
+            while self._held and self._dropped < min(self._seen):
+                self._held.popleft()
+                self._dropped += 1
+            self._change.notify_all()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -69,3 +70,49 @@ def test_products_have_one_thread_while_hands_work() -> None:
         assert blas_threads() == {1}
         another.submit(second.__exit__).result()
     assert blas_threads() == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_each_hand_goes_through_all_items_in_their_order(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    monkeypatch.setenv(THREAD_VARIABLES[0], str(threads))
+    with Hands() as hands:
+        done = hands.over(iter("abcdef"), lambda item, hand: (hand, item))
+    assert [[item for hand, item in done if hand == mine] for mine in range(threads)] == [list("abcdef")] * threads
+
+
+def test_no_hand_runs_far_ahead_of_the_slowest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREAD_VARIABLES[0], "2")
+    seen, ahead, go = [0, 0], [], threading.Event()
+
+    def work(item: int, hand: int) -> None:
+        if hand == 0 and item == 0:
+            assert go.wait(60)
+        if hand == 1 and item == 1:
+            go.set()  # the other one still has the first
+        seen[hand] = item + 1
+        ahead.append(abs(seen[0] - seen[1]))
+
+    with Hands() as hands:
+        hands.over(range(200), work)
+    assert seen == [200, 200]
+    assert max(ahead) <= 3
+
+
+@pytest.mark.parametrize("where", ["hand", "items"])
+def test_what_fails_on_the_way_through_stops_nobody_else(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    monkeypatch.setenv(THREAD_VARIABLES[0], "2")
+    done = []
+
+    def items() -> Iterator[int]:
+        yield from range(50)
+        if where == "items":
+            raise ValueError("no more")
+
+    def work(item: int, hand: int) -> None:
+        if where == "hand" and (item, hand) == (5, 1):
+            raise ValueError("no more")
+        done.append((item, hand))
+
+    with Hands() as hands, pytest.raises(ValueError, match="no more"):
+        hands.over(items(), work)
+    assert [item for item, hand in done if hand == 0] == list(range(50))
