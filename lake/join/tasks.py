@@ -164,8 +164,8 @@ class JoinBlock:
         shares = np.array_split(np.arange(len(truth.queries), dtype=np.int32), hands.count)
 
         def prepared(group: Group) -> tuple[Group, Rows]:
-            meetings = (ends[group.homes, -1] - ends[group.homes, 0]).mean() if len(group.ids) else 0
-            return group, found.prepare(group.vectors, group.ids, meetings)
+            probed = (ends[group.homes, -1] - ends[group.homes, 0]).mean() if len(group.ids) else 0
+            return group, found.prepare(group.vectors, group.ids, probed + len(truth.queries))
 
         def meet(item: tuple[Group, Rows], hand: int) -> int:
             (group, rows), compared = item, 0

@@ -32,7 +32,6 @@ class CodedRows(Rows):
     Parameters
     ----------
     strips : uint32, shape (strips, steps, 16)
-        Empty where it does not pay.
     terms : float32, shape (strips, 4, 16)
     first : int
         Where the first row stands in the strips.
@@ -73,16 +72,17 @@ class NearestCoded(Nearest):
 
     def prepare(self, vectors: Floats, ids: Ids, meetings: float, hands: Hands | None = None) -> Rows:
         """Make rows of vectors and their ids; see `Nearest`."""
-        rows = super().prepare(vectors, ids, meetings, hands)
-        strips = -(-len(ids) // STRIP) if meetings >= _FEW and not self._loose else 0
+        if meetings < _FEW or self._loose:
+            return super().prepare(vectors, ids, meetings, hands)
+        strips, half = -(-len(ids) // STRIP), np.empty(len(ids), np.float32)
         codes = np.empty((strips, _steps(vectors), STRIP), np.uint32)
         terms = np.empty((strips, 4, STRIP), np.float32)
-        _shared(hands, strips, lambda *part: encode_rows(vectors, rows.half, codes, terms, *part))
-        return CodedRows(rows.vectors, rows.ids, rows.half, rows.longest, codes, terms)
+        _shared(hands, strips, lambda *part: encode_rows(vectors, self.metric, half, codes, terms, *part))
+        return CodedRows(vectors, ids, half, terms[:, 1].max(initial=0), codes, terms)
 
     def meet(self, which: NDArray[np.int32], rows: Rows, pairs: Pairs | None = None) -> None:
         """Let some queries meet some rows; see `Nearest`."""
-        if not isinstance(rows, CodedRows) or not len(rows.strips) or self._loose:
+        if not isinstance(rows, CodedRows) or self._loose:
             super().meet(which, rows, pairs)
             return
         chosen = pairs or ALL_PAIRS

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.nearest.tile import LANES, QUERIES, STRIP, STRIPS, TILES, fetch, lowest, tile
-from lake.nearest.topk import UNCOUNTED, allowed, bar_of, before, distance_of, sink
+from lake.nearest.topk import L2, UNCOUNTED, allowed, bar_of, before, distance_of, sink
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -92,7 +92,7 @@ def encode_queries(queries, codes, about, first, last):  # type: ignore[no-untyp
     shifts, bits, top = about.view(np.int32), queries.view(np.int32), np.empty(1, np.int32)
     for i in range(first, last):
         line = codes[i]
-        about[i, 0], about[i, 1], about[i, 2], _ = _encode(queries[i], bits[i], top, line)
+        about[i, 0], about[i, 1], about[i, 2], _, _ = _encode(queries[i], bits[i], top, line)
         total = np.int32(0)
         for d in range(line.shape[0]):
             total += np.int32(line[d])
@@ -100,14 +100,15 @@ def encode_queries(queries, codes, about, first, last):  # type: ignore[no-untyp
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def encode_rows(rows, half, strips, terms, first, last):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def encode_rows(rows, metric, half, strips, terms, first, last):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Write the strips of rows from the first to the last, which is excluded; see `lake.nearest.tile`.
 
     Parameters
     ----------
     rows : float32, shape (n, d)
+    metric : int
     half : float32, shape (n,)
-        What is taken from the products.
+        To be written: what is taken from the products.
     strips : uint32, shape (ceil(n / 16), steps, 16)
         To be written.
     terms : float32, shape (ceil(n / 16), 4, 16)
@@ -119,8 +120,8 @@ def encode_rows(rows, half, strips, terms, first, last):  # type: ignore[no-unty
     for i in range(first * STRIP, last * STRIP):
         strip, lane = i // STRIP, i % STRIP
         if i < rows.shape[0]:
-            step, error, _, length = _encode(rows[i], bits[i], top, line)
-            taken = half[i]
+            step, error, _, length, squared = _encode(rows[i], bits[i], top, line)
+            taken = half[i] = squared / np.float32(2) if metric == L2 else np.float32(0)
         else:
             line[:] = 0
             step = error = length = taken = np.float32(0)
@@ -134,27 +135,28 @@ def encode_rows(rows, half, strips, terms, first, last):  # type: ignore[no-unty
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nnan", "nsz"})
 def _encode(vector, bits, most, line):  # type: ignore[no-untyped-def]
-    """Return the worth of a byte, and lengths, none of them less than it is: what is left out, the rest, and all."""
-    greatest = np.int32(0)
-    for d in range(bits.shape[0]):
+    """Return the worth of a byte, lengths, none less than it is, of what is left out, the rest, and all, and its square."""
+    greatest, squared = np.int32(0), np.float32(0)
+    for d in range(vector.shape[0]):
         greatest = max(greatest, bits[d] & np.int32(0x7FFFFFFF))  # without a sign, floats rank as their bits do
+        squared += vector[d] * vector[d]
     most[0] = greatest
     top = most.view(np.float32)[0]
     root = np.sqrt(np.float32(vector.shape[0]))
     if top < _SHORT:
         line[:] = 0
-        return np.float32(0), _SHORT * root, np.float32(0), _SHORT * root
+        return np.float32(0), _SHORT * root, np.float32(0), _SHORT * root, squared
     many, step = _MOST / top, top / _MOST
-    error, rest, whole = np.float32(0), np.float32(0), np.float32(0)
+    error, rest = np.float32(0), np.float32(0)
     for d in range(vector.shape[0]):
         code = np.rint(vector[d] * many)
         gap = vector[d] - code * step
         error += gap * gap
         rest += code * code
-        whole += vector[d] * vector[d]
         line[d] = np.int8(code)
     slack = 1 + _ROUNDING * root
-    return step, np.sqrt(error) * slack + _ROUNDING * top * root, np.sqrt(rest) * step * slack, np.sqrt(whole) * slack
+    error = np.sqrt(error) * slack + _ROUNDING * top * root
+    return step, error, np.sqrt(rest) * step * slack, np.sqrt(squared) * slack, squared
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
