@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 # Helpers are imported as `tests.support`; last, so that nothing installed is shadowed.
 sys.path.append(str(Path(__file__).parents[1]))
 
+import lake
 from lake.storage import Location
 from tests.support import s3
 from tests.support.proxy import Proxy, proxying
@@ -41,6 +42,15 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new", derandomize=False, print_blob=True)
 settings.load_profile("same")
+
+
+def pytest_configure() -> None:
+    """Have compiled loops compiled anew after a change to any file of theirs: numba looks at one file only."""
+    folder = Path(lake.__file__).parent / "nearest"
+    changed = max(file.stat().st_mtime for file in folder.glob("*.py"))
+    for compiled in folder.glob("__pycache__/*.nb?"):
+        if compiled.stat().st_mtime < changed:
+            compiled.unlink(missing_ok=True)
 
 
 def _engine(nodeid: str) -> str:

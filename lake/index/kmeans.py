@@ -1,4 +1,4 @@
-"""k-means whose work is matrix products."""
+"""k-means whose work is to find the nearest of many centroids."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def nearest(points: Floats, centroids: Floats, hands: Hands | None = None) -> ND
     int32, shape (n,)
     """
     if 2 * points.size * len(centroids) > _MUCH_FLOP:
-        from lake.nearest.device import kernel  # loads a compiler
+        from lake.nearest.device import processor  # loads a compiler
 
-        found = kernel(points, 1, "l2", exact=False, hands=hands)
+        found = processor(points, 1, "l2", hands=hands)
         found.meet_all(found.prepare(centroids, np.arange(len(centroids)), len(points), hands), hands=hands)
         return np.maximum(found.ids[:, 0], 0).astype(np.int32)  # of a distance beyond float32, any
     # argmin |x - c|^2 = argmax x.c - |c|^2 / 2

@@ -127,7 +127,8 @@ class Plan:
         """Rows of the left side that one task holds: all workers busy, and as much as memory allows."""
         left = self.rows[0]
         shared = max(_LEAST_ROWS, -(-left // self.workers))
-        vectors, found, routes = 2 * 4 * self.left.dimension, 24 * self.k, 24 * (self.probes or 64)
+        vectors = (2 * 4 + 1) * self.left.dimension  # in floats, as they come and in their order, and in bytes
+        found, routes = 24 * self.k, 24 * (self.probes or 64)
         return min(shared, self._fit(vectors + found + routes + 2 * self.payload_bytes + 64))
 
     @property

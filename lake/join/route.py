@@ -32,7 +32,7 @@ def route(
     -------
     int32, shape (n, probes)
     """
-    found = kernel(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2", exact=False, hands=hands)
+    found = kernel(vectors, min(probes, len(centroids)), "dot" if metric == "dot" else "l2", hands=hands)
     found.meet_all(found.prepare(centroids, np.arange(len(centroids)), len(vectors), hands), hands=hands)
     found.sort()
     return found.ids.astype(np.int32)

@@ -21,7 +21,7 @@ from lake.nearest.kernel import Floats, Ids
 from lake.storage import Files, Location
 
 _LENGTHS = b"lake:lengths"
-_GROUP_BYTES = 24 << 20
+_GROUP_BYTES = 16 << 20  # of which up to three are held at a time, two of them with their bytes
 _LENGTHS_FIELD = 3  # of Lance's protobuf message IVF
 _MORE = 0x80
 

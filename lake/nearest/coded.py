@@ -48,7 +48,7 @@ class CodedRows(Rows):
 
 
 class NearestCoded(Nearest):
-    """The k nearest rows of each query so far; distances are always computed from the vectors.
+    """The k nearest rows of each query so far.
 
     Parameters are those of `Nearest`.
     """
@@ -59,11 +59,9 @@ class NearestCoded(Nearest):
         k: int,
         metric: str,
         within: float | None = None,
-        *,
-        exact: bool = True,
         hands: Hands | None = None,
     ) -> None:
-        super().__init__(queries, k, metric, within, exact=exact, hands=hands)
+        super().__init__(queries, k, metric, within, hands)
         codes, about = np.zeros((len(queries), 4 * _steps(queries)), np.int8), np.empty((len(queries), 4), np.float32)
         _shared(hands, len(queries), lambda *part: encode_queries(queries, codes, about, *part))
         self._asked = Asked(queries, self._norms, codes, about, self.distances, self.ids, self.metric)

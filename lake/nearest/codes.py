@@ -135,7 +135,7 @@ def encode_rows(rows, metric, half, strips, terms, first, last):  # type: ignore
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nnan", "nsz"})
 def _encode(vector, bits, most, line):  # type: ignore[no-untyped-def]
-    """Return the worth of a byte, lengths, none less than it is, of what is left out, the rest, and all, and its square."""
+    """Return a byte's worth; the lengths of what is left out, the rest, and all, none less than it is; all's square."""
     greatest, squared = np.int32(0), np.float32(0)
     for d in range(vector.shape[0]):
         greatest = max(greatest, bits[d] & np.int32(0x7FFFFFFF))  # without a sign, floats rank as their bits do

@@ -14,23 +14,20 @@ from lake.run.threads import Hands
 _DRIVER = Path("/dev/nvidiactl")
 
 
-def kernel(
-    queries: Floats,
-    k: int,
-    metric: str,
-    within: float | None = None,
-    *,
-    exact: bool = True,
-    hands: Hands | None = None,
-) -> Nearest:
+def kernel(queries: Floats, k: int, metric: str, within: float | None = None, hands: Hands | None = None) -> Nearest:
     """Begin a search for the nearest rows, where it is fastest; the rows are the same everywhere. See `Nearest`."""
-    if has_gpu():
-        from lake.nearest.gpu import NearestOnDevice  # loads torch
+    if not has_gpu():
+        return processor(queries, k, metric, within, hands)
+    from lake.nearest.gpu import NearestOnDevice  # loads torch
 
-        return NearestOnDevice(queries, k, metric, within, exact=exact)
+    return NearestOnDevice(queries, k, metric, within)
+
+
+def processor(queries: Floats, k: int, metric: str, within: float | None = None, hands: Hands | None = None) -> Nearest:
+    """Begin a search for the nearest rows that does without a GPU. See `Nearest`."""
     if available() and queries.shape[1] <= MOST_DIMENSIONS:
-        return NearestCoded(queries, k, metric, within, exact=exact, hands=hands)
-    return Nearest(queries, k, metric, within, exact=exact)
+        return NearestCoded(queries, k, metric, within, hands)
+    return Nearest(queries, k, metric, within, hands)
 
 
 def has_gpu() -> bool:

@@ -1,7 +1,7 @@
 """The kernel of the join on a GPU: products and what they leave out there, distances and heaps here.
 
 Whatever a product says may be among the nearest gets its distance anew, by the same code as without a GPU: rows and
-distances are the same, bit by bit. Only where that is not asked for are they as the GPU rounds them.
+distances are the same, bit by bit.
 """
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ class NearestOnDevice(Nearest):
         metric: str,
         within: float | None = None,
         *,
-        exact: bool = True,
         device: str = "cuda",
     ) -> None:
-        super().__init__(queries, k, metric, within, exact=exact)
+        super().__init__(queries, k, metric, within)
         with _enough_memory():
             self._queries = torch.tensor(queries, device=device)
         self._device = self._queries.device  # with its number: "cuda" is another one in each thread that chose one
@@ -65,25 +64,20 @@ class NearestOnDevice(Nearest):
             for start in range(0, len(which), step):
                 block = which[start : start + step]
                 with _enough_memory():
-                    values, at, to = self._near(block, there, rows.longest, chosen)
+                    at, to = self._near(block, there, rows.longest, chosen)
                 keep_pairs(
-                    values,
                     block[at],
                     to,
-                    self._norms,
                     self.queries,
                     vectors[part],
                     ids[part],
                     self.distances,
                     self.ids,
                     self.metric,
-                    self._exact,
                 )
 
-    def _near(
-        self, which: NDArray[np.int32], there: list[Any], longest: np.float32, pairs: Pairs
-    ) -> tuple[Floats, Ids, Ids]:
-        """Find the pairs that may matter: what the product left of each, and the positions of the two."""
+    def _near(self, which: NDArray[np.int32], there: list[Any], longest: np.float32, pairs: Pairs) -> tuple[Ids, Ids]:
+        """Find the pairs that may matter, by their positions."""
         rows, half, ids, right = there
         scores = torch.empty((len(which), len(rows)), dtype=torch.float32, device=self._device)
         with _full_precision():  # and whatever has `out` is let alone by autocast
@@ -104,8 +98,7 @@ class NearestOnDevice(Nearest):
             kth = scores.topk(k, sorted=False).values.amin(1)
             near = scores >= torch.fmax(bar, kth - 2 * self._there(slack))[:, None]
         at, to = near.nonzero(as_tuple=True)
-        values, at, to = (x.cpu().numpy() for x in (scores[at, to], at, to))
-        return values, at, to
+        return at.cpu().numpy(), to.cpu().numpy()
 
     def _there(self, array: NDArray[Any]) -> Any:
         return torch.tensor(array, device=self._device)

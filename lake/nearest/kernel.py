@@ -66,8 +66,6 @@ class Nearest:
     metric : {"l2", "cosine", "dot"}
     within : float, optional
         Only distances below it count.
-    exact : bool
-        Compute the distances of those that are kept anew. Otherwise they may be as the products round them.
     hands : Hands, optional
         Share the work of beginning.
 
@@ -89,13 +87,10 @@ class Nearest:
         k: int,
         metric: str,
         within: float | None = None,
-        *,
-        exact: bool = True,
         hands: Hands | None = None,  # noqa: ARG002  what is prepared may take long
     ) -> None:
         self.queries = queries
         self.metric = METRICS[metric]
-        self._exact = exact
         self.distances = np.full((len(queries), k), np.inf if within is None else within, np.float32)
         self.ids = np.full((len(queries), k), -1, np.int64)
         self._norms = np.einsum("nd,nd->n", queries, queries)
@@ -157,7 +152,6 @@ class Nearest:
                     self.distances,
                     self.ids,
                     self.metric,
-                    self._exact,
                     chosen.own,
                     chosen.operators,
                     chosen.left,
@@ -176,7 +170,8 @@ class Nearest:
         """Tell how far from the truth a distance may be that a product gives."""
         bound = _EPSILON * np.float32(2 * np.sqrt(self.queries.shape[1]) + 4)
         slack: Floats = bound * (np.sqrt(self._norms[which]) + longest) ** 2
-        return slack
+        # 1 - dot is rounded as 1 is, however short the vectors are.
+        return slack + _EPSILON if self.metric == DOT else slack
 
     def _bars(self, which: NDArray[np.int32], slack: Floats) -> Floats:
         bar: Floats = bar_of.py_func(self.distances[which, 0], self._norms[which], slack, self.metric)  # type: ignore[no-untyped-call]

@@ -34,8 +34,9 @@ _REGISTER: Final = 64
 @cache
 def available() -> bool:
     """Tell whether this processor has the instructions, and numba may use them."""
-    told = getattr(config, "CPU_NAME", None), getattr(config, "CPU_FEATURES", None)
-    return told == (None, None) and all(llvm.get_host_cpu_features().get(name, False) for name in _NEEDED)
+    names = ("CPU_NAME", "CPU_FEATURES", "ENABLE_AVX", "DISABLE_JIT")
+    told = [getattr(config, name) for name in names]  # what the environment says of the processor
+    return told == [None, None, 1, 0] and all(llvm.get_host_cpu_features().get(name, False) for name in _NEEDED)
 
 
 class _Builder:

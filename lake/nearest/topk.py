@@ -12,10 +12,10 @@ COSINE: Final = 1
 DOT: Final = 2
 _EQUAL, _UNEQUAL, _LESS, _AT_MOST, _MORE = range(5)
 _CHUNK: Final = 64
-# Infinities are legal here; sums may be reordered.
 # Parts of a compiled loop that count no references to the arrays they are given, though they are shared: threads would
 # wait for each other at each call. They may not make arrays.
 UNCOUNTED: Final[dict[str, Any]] = {"forceinline": True, "_nrt": False}
+# Infinities are legal here; sums may be reordered.
 _FAST: Final = {"nnan", "nsz", "arcp", "contract", "reassoc"}
 
 
@@ -32,7 +32,6 @@ def keep(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     distances,
     found,
     metric,
-    exact,
     own,
     operators,
     left,
@@ -60,20 +59,18 @@ def keep(  # type: ignore[no-untyped-def]  # noqa: PLR0917
                     continue
                 if operators.shape[0] and not allowed(operators, left, at, right, j):
                     continue
-                distance = distance_of(queries, i, rows, j, metric) if exact else _rough(value, norms[i], metric)
+                distance = distance_of(queries, i, rows, j, metric)
                 if before(distance, ids[j], distances[at, 0], found[at, 0]):
                     sink(distances, found, at, distance, ids[j], distances.shape[1])
                     bar = max(bar, bar_of(distances[at, 0], norms[i], slack[i], metric))
 
 
 @numba.njit(cache=True, nogil=True)
-def keep_pairs(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    values, at, to, norms, queries, rows, ids, distances, found, metric, exact
-):
-    """Keep those that matter of some pairs, given what a product left of each, the query and the row."""
-    for p in range(values.shape[0]):
+def keep_pairs(at, to, queries, rows, ids, distances, found, metric):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Keep those that matter of some pairs of a query and a row."""
+    for p in range(at.shape[0]):
         i, j = at[p], to[p]
-        distance = distance_of(queries, i, rows, j, metric) if exact else _rough(values[p], norms[i], metric)
+        distance = distance_of(queries, i, rows, j, metric)
         if before(distance, ids[j], distances[i, 0], found[i, 0]):
             sink(distances, found, i, distance, ids[j], distances.shape[1])
 
@@ -119,13 +116,6 @@ def bar_of(worst, norm, slack, metric):  # type: ignore[no-untyped-def]
     if metric == L2:
         return (norm - worst - slack) / np.float32(2)
     return np.float32(1) - worst - slack
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _rough(value, norm, metric):  # type: ignore[no-untyped-def]
-    if metric == L2:
-        return norm - np.float32(2) * value
-    return np.float32(1) - value
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST, **UNCOUNTED)

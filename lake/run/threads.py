@@ -68,17 +68,27 @@ class Hands:
     def over(self, items: Iterable[X], work: Callable[[X, int], Y]) -> list[Y]:
         """Call `work` with each item and each of 0, 1, …: every thread goes through all items, in their order.
 
-        No thread waits for the others at each item; none is more than one item ahead of the slowest.
+        Threads do not meet at each item; none begins one before all have begun the one before it. If one fails,
+        the others end with the item that they have.
         """
         shared = _Shared(items, self.count)
 
         def through(thread: int) -> list[Y]:
+            done = []
             try:
-                return [work(item, thread) for item in shared.seen_by(thread)]
-            finally:
-                shared.leave(thread)
+                for item in shared.seen_by(thread):
+                    done.append(work(item, thread))
+                    del item  # before waiting for the next one: items are large
+            except BaseException:
+                shared.stop()
+                raise
+            return done
 
-        return [done for some in self(through) for done in some]
+        try:
+            return [done for some in self(through) for done in some]
+        except BaseException:  # of the caller's own thread too, as when a key is pressed
+            shared.stop()
+            raise
 
     def __enter__(self) -> Self:
         self._stack.enter_context(_one_each())
@@ -97,32 +107,36 @@ class _Shared(Generic[X]):
         self._held: deque[X] = deque()  # what not all have seen
         self._seen: list[float] = [0] * threads
         self._dropped = 0
+        self._stopped = False
         self._change = Condition()
 
     def seen_by(self, thread: int) -> Iterator[X]:
         for at in count():
             with self._change:
-                self._change.wait_for(lambda at=at: at - min(self._seen) <= 1)  # type: ignore[misc]
+                self._change.wait_for(lambda at=at: self._stopped or at - min(self._seen) <= 1)  # type: ignore[misc]
+                if self._stopped:
+                    return
                 if at == self._dropped + len(self._held):
                     try:
                         self._held.append(next(self._items))
                     except StopIteration:
+                        self._seen[thread] = math.inf
+                        self._change.notify_all()
                         return
                 item = self._held[at - self._dropped]
             yield item
             del item
-            self._note(thread, at + 1)
+            with self._change:
+                self._seen[thread] = at + 1
+                while self._held and self._dropped < min(self._seen):
+                    self._held.popleft()
+                    self._dropped += 1
+                self._change.notify_all()
 
-    def leave(self, thread: int) -> None:
-        """Have nobody wait for a thread that is done, or has failed."""
-        self._note(thread, math.inf)
-
-    def _note(self, thread: int, seen: float) -> None:
+    def stop(self) -> None:
+        """Give nobody another item."""
         with self._change:
-            self._seen[thread] = seen
-            while self._held and self._dropped < min(self._seen):
-                self._held.popleft()
-                self._dropped += 1
+            self._stopped = True
             self._change.notify_all()
 
 

@@ -77,7 +77,8 @@ import sys
 import time
 
 import lake
-from lake.run import ignore
+from lake.join.tasks import JoinBlock
+from lake.run import LocalExecutor, ignore
 
 if __name__ == "__main__":
     workers, cores = int(sys.argv[2]), int(sys.argv[3])

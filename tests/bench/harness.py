@@ -130,7 +130,7 @@ def show(name: str, lines: list[Line]) -> None:
             line.unit,
             f"{line.ratio:.2f}",
             line.bar,
-            "met" if line.met else "MISSED",
+            ("met" if line.met else "MISSED") if line.bar else "",
             line.note,
         )
     Console(width=160).print(table)

@@ -127,18 +127,6 @@ def test_rows_count_that_only_rounding_makes_farther() -> None:
     assert_same(one, other)
 
 
-def test_rough_distances_name_the_same_rows() -> None:
-    rng = np.random.default_rng(2)
-    queries, rows = (rng.standard_normal((m, 32)).astype(np.float32) for m in (100, 400))
-    rough = gpu.NearestOnDevice(queries, 5, "l2", exact=False, device="cpu")
-    exact = Nearest(queries, 5, "l2")
-    for found in (rough, exact):
-        found.meet_all(found.prepare(rows, np.arange(400), 1))
-        found.sort()
-    np.testing.assert_array_equal(rough.ids, exact.ids)
-    np.testing.assert_allclose(rough.distances, exact.distances, rtol=1e-5)
-
-
 def test_only_few_pairs_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     queries, rows = (rng.standard_normal((m, 32)).astype(np.float32) for m in (100, 5000))

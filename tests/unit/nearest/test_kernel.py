@@ -165,7 +165,10 @@ def shaped(shape: str, n: int, rng: np.random.Generator) -> Matrix:
     return made
 
 
-@pytest.mark.skipif(not available(), reason="the processor has no AVX-512 VNNI")
+NEEDS_VNNI = pytest.mark.skipif(not available(), reason="the processor has no AVX-512 VNNI")
+
+
+@NEEDS_VNNI
 @pytest.mark.parametrize("metric", ["l2", "dot"])
 @pytest.mark.parametrize(
     "shape",
@@ -178,18 +181,68 @@ def test_bytes_lose_nothing_of_what_is_hard_to_say_in_them(
     queries, rows = shaped(shape, 300, rng), shaped(shape, 2000, rng)
     for patience in (coded._PATIENCE, 1 << 40):  # with products of floats where bytes say too little, and without
         monkeypatch.setattr(coded, "_PATIENCE", patience)
-        answers = []
-        for kernel in (Nearest, NearestCoded):
-            found = kernel(queries, 10, metric)
-            for start in range(0, 2000, 500):
-                found.meet_all(found.prepare(rows[start : start + 500], start + np.arange(500), MANY))
-            found.sort()
-            answers.append(found)
-        np.testing.assert_array_equal(answers[0].ids, answers[1].ids)
-        np.testing.assert_array_equal(answers[0].distances, answers[1].distances)
+        assert_same(queries, rows, 10, metric)
 
 
-@pytest.mark.skipif(not available(), reason="the processor has no AVX-512 VNNI")
+def assert_same(queries: Matrix, rows: Matrix, k: int, metric: str, pairs: Pairs | None = None) -> None:
+    """Hold both kernels' answers against each other, while rows come in pieces that divide no strip."""
+    one, other = Nearest(queries, k, metric), NearestCoded(queries, k, metric)
+    for found in (one, other):
+        prepared = found.prepare(rows, np.arange(len(rows)), MANY)
+        for start in range(0, len(rows), 499):
+            part = slice(start, start + 499)
+            mine = pairs and Pairs(pairs.own, pairs.operators, pairs.left, pairs.right[part])
+            found.meet_all(prepared[part], mine)
+        found.sort()
+    np.testing.assert_array_equal(other.ids, one.ids)
+    assert other.distances.tobytes() == one.distances.tobytes()
+
+
+@NEEDS_VNNI
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+@pytest.mark.parametrize("dimension", [1, 3, 17, 100, 384, 1536])
+def test_bytes_give_the_same_bits(dimension: int, metric: str) -> None:
+    rng = np.random.default_rng(5)
+    queries, rows = (rng.standard_normal((m, dimension)).astype(np.float32) for m in (100, 1100))
+    if metric == "cosine":
+        queries, rows = unit(queries), unit(rows)
+    rows.flags.writeable = False  # as what Arrow reads
+    assert_same(queries, rows, 10, metric)
+
+
+@NEEDS_VNNI
+@pytest.mark.parametrize("k", [1, 300])
+@pytest.mark.parametrize("operators", [[], [2]])
+def test_bytes_heed_which_pairs_may_be(operators: list[int], k: int) -> None:
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((1100, 20)).astype(np.float32)
+    queries = rows[:200]
+    left, right = (rng.integers(0, 9, (m, len(operators))) for m in (200, 1100))
+    assert_same(queries, rows, k, "l2", Pairs(np.arange(200), np.array(operators, np.int64), left, right))
+
+
+@NEEDS_VNNI
+@pytest.mark.parametrize("scale", [1e-5, 1e-1])
+def test_distances_that_rounding_makes_equal_go_to_the_smaller_id(scale: float) -> None:
+    rng = np.random.default_rng(7)
+    queries, rows = ((scale * rng.standard_normal((m, 30))).astype(np.float32) for m in (50, 1100))
+    assert_same(queries, rows, 10, "dot")
+    if scale < 1e-4:  # each is 1 - 1e-9 or so, in float32 1
+        found = NearestCoded(queries, 10, "dot")
+        found.meet_all(found.prepare(rows, np.arange(1100), MANY))
+        found.sort()
+        assert (found.ids == np.arange(10)).all()
+
+
+@NEEDS_VNNI
+def test_sums_of_the_most_dimensions_fit() -> None:
+    rng = np.random.default_rng(8)
+    queries, rows = (rng.choice(np.array([-1, 1], np.float32), (m, coded.MOST_DIMENSIONS)) for m in (7, 33))
+    rows[3], rows[4], queries[0], queries[1] = 1, -1, 1, -1  # whose sums are the greatest there are
+    assert_same(queries, rows, 5, "dot")
+
+
+@NEEDS_VNNI
 def test_bytes_are_given_up_where_they_say_too_little() -> None:
     rng = np.random.default_rng(2)
     for shape, given_up in (("plain", False), ("far from the origin", True)):
@@ -219,7 +272,7 @@ def bounds(found: NearestCoded, rows: coded.CodedRows) -> Matrix:
     return desk.upper[:, : len(rows)]
 
 
-@pytest.mark.skipif(not available(), reason="the processor has no AVX-512 VNNI")
+@NEEDS_VNNI
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
