@@ -27,7 +27,7 @@ STALE_SHARE = 0.33
 _TASK_ROWS = 200_000
 # Centroids that the table has outgrown by this factor are trained anew: four times the rows.
 _OUTGROWN = 2
-_BASE_BYTES = 768 << 20
+_BASE_BYTES = 832 << 20
 _BATCHES_BYTES = 64 << 20
 
 

@@ -16,7 +16,9 @@ from lake.join.plan import Plan, check, choose
 from lake.join.report import Forecast, JoinReport
 from lake.join.run import Job
 from lake.join.side import ROW_ID, Side, named
+from lake.nearest.device import kernel
 from lake.run import Callback, Executor, listening
+from lake.run.threads import Hands
 from lake.schema import Column, Schema
 from lake.storage import Files, Location
 from lake.table.parts import PartedWrite, begin
@@ -24,6 +26,7 @@ from lake.table.snapshot import Snapshot
 from lake.table.sql import both, quote, whole
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)?", re.IGNORECASE)
+_TRIED = 6 << 20  # numbers, compared to see how fast that is
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -136,12 +139,16 @@ def carried(known: Column, prefix: str) -> Column:
 
 def forecast(plan: Plan) -> Forecast:
     """Tell what a join would do."""
-    block = np.ones((1024, 1024), np.float32)
-    block @ block
-    started = time.perf_counter()
-    for _ in range(3):
-        block @ block
-    return Forecast(plan, 3 * 2 * 1024**3 / 1e9 / (time.perf_counter() - started))
+    dimension = plan.left.dimension
+    drawn = np.random.default_rng(0).standard_normal((max(4096, _TRIED // dimension), dimension), np.float32)
+    asked, ids, seconds = drawn[:512], np.arange(len(drawn)), []
+    with Hands() as hands:
+        for _ in range(3):
+            started = time.perf_counter()
+            found = kernel(asked, plan.k, "l2", None, hands)
+            found.meet_all(found.prepare(drawn, ids, len(asked), hands), hands=hands)
+            seconds.append(time.perf_counter() - started)
+    return Forecast(plan, 2e-9 * drawn.size * len(asked) / min(seconds))
 
 
 def target(plan: Plan, into: Location, job: str) -> PartedWrite:

@@ -16,7 +16,7 @@ from lake.nearest.kernel import METRICS
 from lake.storage import Location
 
 MOST_NEIGHBOURS = 1000
-BASE_BYTES = 420 << 20  # the interpreter, its libraries, and what Lance holds while it reads and writes
+BASE_BYTES = 460 << 20  # the interpreter, its libraries and compiler, and what Lance holds while it reads and writes
 _LEAST_ROWS = 256
 _FEW = 512  # fewer rows than this cost less than finding out how many partitions they need
 _FLAT = "IVF_FLAT"
@@ -136,7 +136,7 @@ class Plan:
         """Rows of the right side that one task sorts."""
         right = sum(self.source.loose.values())
         shared = max(_LEAST_ROWS, -(-right // self.workers))
-        return min(shared, self._fit(4 * 4 * self.left.dimension + 64))
+        return min(shared, self._fit(5 * 4 * self.left.dimension + 64))
 
     def _fit(self, row_bytes: int) -> int:
         centroids = 4 * self.left.dimension * self.source.partitions * 2

@@ -95,7 +95,7 @@ class Forecast:
     ----------
     plan : Plan
     gflops : float
-        What this machine multiplies in a second, measured just now; others may differ.
+        What this machine compares in a second, measured just now; others may differ.
     """
 
     plan: Plan

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.nearest.codes import Asked, May, Met, encode_queries, encode_rows, sift
-from lake.nearest.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs, Rows
+from lake.nearest.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs, Rows, read_only
 from lake.nearest.tile import STRIP
 from lake.run.threads import Hands
 
@@ -63,8 +63,8 @@ class NearestCoded(Nearest):
     ) -> None:
         super().__init__(queries, k, metric, within, hands)
         codes, about = np.zeros((len(queries), 4 * _steps(queries)), np.int8), np.empty((len(queries), 4), np.float32)
-        _shared(hands, len(queries), lambda *part: encode_queries(queries, codes, about, *part))
-        self._asked = Asked(queries, self._norms, codes, about, self.distances, self.ids, self.metric)
+        _shared(hands, len(queries), lambda *part: encode_queries(self.queries, codes, about, *part))
+        self._asked = Asked(self.queries, self._norms, codes, about, self.distances, self.ids, self.metric)
         # Of all threads; that one now and then loses what it adds does no harm.
         self._pairs, self._wasted = _PATIENCE, 0
 
@@ -72,11 +72,12 @@ class NearestCoded(Nearest):
         """Make rows of vectors and their ids; see `Nearest`."""
         if meetings < _FEW or self._loose:
             return super().prepare(vectors, ids, meetings, hands)
+        rows, ids = read_only(vectors), read_only(ids)
         strips, half = -(-len(ids) // STRIP), np.empty(len(ids), np.float32)
         codes = np.empty((strips, _steps(vectors), STRIP), np.uint32)
         terms = np.empty((strips, 4, STRIP), np.float32)
-        _shared(hands, strips, lambda *part: encode_rows(vectors, self.metric, half, codes, terms, *part))
-        return CodedRows(vectors, ids, half, terms[:, 1].max(initial=0), codes, terms)
+        _shared(hands, strips, lambda *part: encode_rows(rows, self.metric, half, codes, terms, *part))
+        return CodedRows(rows, ids, half, terms[:, 1].max(initial=0), codes, terms)
 
     def meet(self, which: NDArray[np.int32], rows: Rows, pairs: Pairs | None = None) -> None:
         """Let some queries meet some rows; see `Nearest`."""

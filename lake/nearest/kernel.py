@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from lake.run.threads import Hands
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
+
+Number = TypeVar("Number", np.float32, np.int64)
 
 METRICS: Final = {"l2": L2, "cosine": COSINE, "dot": DOT}
 
@@ -89,7 +91,7 @@ class Nearest:
         within: float | None = None,
         hands: Hands | None = None,  # noqa: ARG002  what is prepared may take long
     ) -> None:
-        self.queries = queries
+        self.queries = read_only(queries)
         self.metric = METRICS[metric]
         self.distances = np.full((len(queries), k), np.inf if within is None else within, np.float32)
         self.ids = np.full((len(queries), k), -1, np.int64)
@@ -116,7 +118,7 @@ class Nearest:
         """
         norms = np.einsum("nd,nd->n", vectors, vectors)
         half = norms / 2 if self.metric == L2 else np.zeros_like(norms)
-        return Rows(vectors, ids, half, np.sqrt(norms.max(initial=0)))
+        return Rows(read_only(vectors), read_only(ids), half, np.sqrt(norms.max(initial=0)))
 
     def meet(self, which: NDArray[np.int32], rows: Rows, pairs: Pairs | None = None) -> None:
         """Let some queries meet some rows. Several threads may at a time, each with queries of its own.
@@ -180,6 +182,13 @@ class Nearest:
     def sort(self) -> None:
         """Put the nearest first."""
         sort(self.distances, self.ids)
+
+
+def read_only(array: NDArray[Number]) -> NDArray[Number]:
+    """Make a view that cannot be written: for numba that is another type, and each type is compiled for itself."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 class _Scratch(threading.local):
