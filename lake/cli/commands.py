@@ -185,12 +185,12 @@ def index(
         report = _build(table, executor, job_id or f"index-{uuid.uuid4().hex[:12]}")
         if not as_json:
             emit(report, as_json=False)
-    if calibrate:
-        curve = table.calibrate(executor=executor)
-        if not as_json:
-            emit(curve, as_json=False)
+    curve = table.calibrate(executor=executor) if calibrate else None
+    if curve is not None and not as_json:
+        emit(curve, as_json=False)
     coverage = table.coverage()
-    emit(coverage, as_json=as_json, data=coverage.to_dict())
+    told = {"calibration": curve.to_dict()} if curve is not None else {}
+    emit(coverage, as_json=as_json, data=coverage.to_dict() | told)
 
 
 @app.command()

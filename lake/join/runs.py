@@ -62,8 +62,9 @@ class Group:
 
     def partitions(self) -> Iterator[tuple[int, slice]]:
         """Yield each partition that has rows here, and where they are."""
-        there, starts = np.unique(self.homes, return_index=True)
-        for partition, (start, end) in zip(there.tolist(), pairwise([*starts.tolist(), len(self.homes)]), strict=True):
+        starts = np.flatnonzero(np.diff(self.homes, prepend=-1))
+        ends = pairwise([*starts.tolist(), len(self.homes)])
+        for partition, (start, end) in zip(self.homes[starts].tolist(), ends, strict=True):
             yield partition, slice(start, end)
 
 

@@ -57,7 +57,9 @@ def test_from_files_to_answers(tmp_path: Path, parquet: str, capsys: pytest.Capt
     assert found["coverage"]["rows"] == 1500
     asked = ("search", root, "packages", "--vector", str(vector), "--recall", "0.9", "--explain")
     assert "calibrate" in run(capsys, *asked, code=3)
-    run_json(capsys, "index", root, "packages", "--calibrate")
+    measured = run_json(capsys, "index", root, "packages", "--calibrate")["calibration"]
+    assert measured["index"] == "embedding_idx"
+    assert measured["points"][-1]["recall"] >= 0.99, "with the most probes"
     assert "recall" in run(capsys, *asked)
     name = lake.connect(root)["packages"].to_arrow(["name"])["name"][7].as_py()
     found = run_json(capsys, "search", root, "packages", "--like", name, "-k", "2", "--columns", "name")
