@@ -14,8 +14,9 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lake.nearest.codes import Asked, May, Met, encode_queries, encode_rows, sift
+from lake.nearest.codes import encode_queries, encode_rows
 from lake.nearest.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs, Rows, read_only
+from lake.nearest.sift import Asked, May, Met, sift
 from lake.nearest.tile import STRIP
 from lake.run.threads import Hands
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lake.nearest import coded, codes
+from lake.nearest import coded, sift
 from lake.nearest.coded import NearestCoded
 from lake.nearest.kernel import OPERATORS, Nearest, Pairs
 from lake.nearest.tile import LANES, QUERIES, STRIP, TILES, available
@@ -256,16 +256,16 @@ def test_bytes_are_given_up_where_they_say_too_little() -> None:
 
 def bounds(found: NearestCoded, rows: coded.CodedRows) -> Matrix:
     """Ask for the bounds of the first six queries, and a bar that none can miss."""
-    desk = codes._Desk(
+    desk = sift._Desk(
         np.empty(6, np.int64),
         np.empty((6, 5), np.float32),
         np.empty((6, TILES * LANES), np.float32),
         np.empty((6, TILES), np.int64),
         *(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.float32)),
     )
-    met = codes.Met(rows.vectors, rows.ids, rows.strips, rows.terms, rows.first)
+    met = sift.Met(rows.vectors, rows.ids, rows.strips, rows.terms, rows.first)
     slack = np.full(QUERIES, np.inf, np.float32)
-    codes._compare(desk, found._asked, met, np.arange(QUERIES, dtype=np.int32), slack, 0, len(rows.strips))
+    sift._compare(desk, found._asked, met, np.arange(QUERIES, dtype=np.int32), slack, 0, len(rows.strips))
     bits = (desk.masks[:, :, None] >> np.arange(LANES)) & 1
     assert (bits.reshape(QUERIES, -1)[:, : len(rows)] == 1).all()
     assert not bits.reshape(QUERIES, -1)[:, STRIP * len(rows.strips) :].any()

@@ -1,0 +1,255 @@
+"""Which pairs of queries and rows may matter, by their bytes, and what becomes of them. Compiled.
+
+A pair whose bound does not reach what its query has found already is no neighbour. Few remain, and get their distance
+from the vectors themselves: nothing is lost, and the rows are the same as without bytes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from lake.nearest.tile import LANES, QUERIES, STRIP, STRIPS, TILES, fetch, lowest, tile
+from lake.nearest.topk import UNCOUNTED, allowed, bar_of, before, distance_of, sink
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+_QUERY_BLOCK: Final = 252  # whole tiles; their bounds and bytes stay in the second cache while rows pass by
+_AHEAD: Final = 3  # queries whose vectors are on their way while others are looked at
+_BLOCK_STRIPS: Final = TILES * STRIPS
+_LINE: Final = 64  # bytes that come into a cache together
+_inlined: Any = partial(numba.njit, cache=True, nogil=True, error_model="numpy", **UNCOUNTED)
+
+
+class Asked(NamedTuple):
+    """Queries, in bytes too, and what they have found: see `lake.nearest.codes` and `lake.nearest.kernel`."""
+
+    vectors: Floats
+    norms: Floats
+    codes: NDArray[np.int8]
+    about: Floats
+    distances: Floats
+    found: Ids
+    metric: int
+
+
+class Met(NamedTuple):
+    """Rows, in bytes too, and where in their strips the first stands: see `lake.nearest.codes`."""
+
+    vectors: Floats
+    ids: Ids
+    strips: NDArray[np.uint32]
+    terms: Floats
+    first: int
+
+
+class May(NamedTuple):
+    """Which pairs may be: see `lake.nearest.kernel.Pairs`."""
+
+    own: Ids
+    operators: Ids
+    left: Ids
+    right: Ids
+
+
+class _Desk(NamedTuple):
+    """Room for what is known of a block of queries and a block of rows."""
+
+    addresses: Ids  # of each query's bytes
+    asked: Floats  # see `lake.nearest.tile.tile`
+    upper: Floats
+    masks: Ids
+    pending: Ids  # queries that have rows to be looked at
+    best: Floats
+    lanes: Ids
+    ranks: Floats
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def sift(asked: Asked, met: Met, may: May, which: Any, slack: Any) -> int:
+    """Let some queries meet rows, and keep what is nearer than what they have found.
+
+    Parameters
+    ----------
+    asked : Asked
+    met : Met
+    may : May
+    which : int32, shape (m,)
+        Positions of the queries.
+    slack : float32, shape (m,)
+        How far from the truth a distance may be, but for what bytes leave out.
+
+    Returns
+    -------
+    int
+        How many distances were computed in vain.
+    """
+    desk = _Desk(
+        np.empty(_QUERY_BLOCK, np.int64),
+        np.empty((_QUERY_BLOCK, 5), np.float32),
+        np.empty((_QUERY_BLOCK, TILES * LANES), np.float32),
+        np.empty((_QUERY_BLOCK, TILES), np.int64),
+        np.empty(_QUERY_BLOCK + _AHEAD, np.int64),
+        np.empty(asked.found.shape[1] + min(1, may.own.shape[0]), np.float32),
+        np.empty(TILES * LANES, np.int64),
+        np.empty(TILES * LANES, np.float32),
+    )
+    wasted: int = _sift(desk, asked, met, may, which, slack)
+    return wasted
+
+
+@_inlined
+def _sift(desk, asked, met, may, which, slack):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    wasted, last = 0, -(-(met.first + met.ids.shape[0]) // STRIP)
+    for block in range(met.first // STRIP, last, _BLOCK_STRIPS):
+        strips = min(last - block, _BLOCK_STRIPS)
+        begin = block * STRIP - met.first
+        longest, widest = _extremes(met.terms, block, strips)
+        for some in range(0, which.shape[0], _QUERY_BLOCK):
+            count = min(_QUERY_BLOCK, which.shape[0] - some)
+            _compare(desk, asked, met, which[some : some + count], slack[some : some + count], block, strips)
+            for p in range(-_AHEAD, _pending(desk, count, begin, met.ids.shape[0])):
+                ahead, i = desk.pending[p + _AHEAD], desk.pending[p]
+                if ahead >= 0:
+                    _fetch_row(asked.vectors, which[some + ahead])
+                    for t in range(TILES):
+                        if desk.masks[ahead, t]:
+                            _fetch_row(met.vectors, begin + t * LANES + lowest(desk.masks[ahead, t]))
+                if p >= 0:
+                    near = slack[some + i]
+                    gap = np.float32(2) * (near + desk.asked[i, 1] * longest + desk.asked[i, 2] * widest)
+                    wasted += _settle(desk, asked, met, may, i, which[some + i], begin, near, gap)
+    return wasted
+
+
+@_inlined
+def _extremes(terms, first, count):  # type: ignore[no-untyped-def]
+    """Return the greatest length of some strips' rows, and of what their bytes leave out."""
+    longest, widest = np.float32(0), np.float32(0)
+    for strip in range(first, first + count):
+        for lane in range(STRIP):
+            longest, widest = max(longest, terms[strip, 1, lane]), max(widest, terms[strip, 2, lane])
+    return longest, widest
+
+
+@_inlined
+def _compare(desk, asked, met, which, slack, block, strips):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Compute the bounds of some queries and strips, and tell which reach their query's bar."""
+    count = which.shape[0]
+    whole = -(-count // QUERIES) * QUERIES  # the last query stands for those that a tile lacks
+    width = asked.codes.shape[1]
+    for i in range(whole):
+        at = which[min(i, count - 1)]
+        desk.addresses[i] = asked.codes.ctypes.data + at * width
+        _fetch(desk.addresses[i], width)
+        for term in range(4):
+            desk.asked[i, term] = asked.about[at, term]
+        desk.asked[i, 4] = bar_of(asked.distances[at, 0], asked.norms[at], slack[min(i, count - 1)], asked.metric)
+    for t in range(-(-strips // STRIPS)):
+        strip = block + t * STRIPS
+        for group in range(0, whole, QUERIES):
+            tile(
+                min(STRIPS, strips - t * STRIPS),
+                desk.addresses.ctypes.data + group * 8,
+                met.strips.ctypes.data + strip * STRIP * width,
+                met.terms.ctypes.data + strip * STRIP * 16,
+                width // 4,
+                desk.asked.ctypes.data + group * 20,
+                desk.upper.ctypes.data + (group * TILES + t) * LANES * 4,
+                desk.masks.ctypes.data + (group * TILES + t) * 8,
+            )
+    desk.masks[:count, -(-strips // STRIPS) :] = 0
+
+
+@_inlined
+def _pending(desk, count, begin, rows):  # type: ignore[no-untyped-def]
+    """List the queries for which a bound reaches the bar, with -1 after the last; return how many they are."""
+    found = 0
+    for i in range(count):
+        some = np.int64(0)
+        for t in range(TILES):
+            # The first strip and the last may have rows of others.
+            low, high = max(0, -(begin + t * LANES)), min(LANES, rows - (begin + t * LANES))
+            if low > 0 or high < LANES:
+                desk.masks[i, t] &= _bits(low, high) if high > low else np.int64(0)
+            some |= desk.masks[i, t]
+        if some:
+            desk.pending[found] = i
+            found += 1
+    desk.pending[found : found + _AHEAD] = -1
+    return found
+
+
+@_inlined
+def _settle(desk, asked, met, may, i, at, begin, slack, gap):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Compute the distances of a query to those rows that matter; return how many did not in the end."""
+    wasted, size = 0, asked.found.shape[1]
+    bar = bar_of(asked.distances[at, 0], asked.norms[at], slack, asked.metric)
+    count = _gather(desk, i)
+    if count > desk.best.shape[0] and not may.operators.shape[0]:
+        # Most are no match for others of the same rows.
+        bar = max(bar, _kth(desk.best, desk.ranks, count) - gap)
+    for n in range(count):
+        j = begin + desk.lanes[n]
+        if desk.ranks[n] < bar or (may.own.shape[0] and may.own[at] == met.ids[j]):
+            continue
+        if may.operators.shape[0] and not allowed(may.operators, may.left, at, may.right, j):
+            continue
+        distance = distance_of(asked.vectors, at, met.vectors, j, asked.metric)
+        if before(distance, met.ids[j], asked.distances[at, 0], asked.found[at, 0]):
+            sink(asked.distances, asked.found, at, distance, met.ids[j], size)
+            bar = max(bar, bar_of(asked.distances[at, 0], asked.norms[at], slack, asked.metric))
+        else:
+            wasted += 1
+    return wasted
+
+
+@_inlined
+def _gather(desk, i):  # type: ignore[no-untyped-def]
+    """List the rows in a query's masks, and their bounds; return how many they are."""
+    count = 0
+    for t in range(TILES):
+        mask = desk.masks[i, t]
+        while mask:
+            lane = t * LANES + lowest(mask)
+            mask &= mask - np.int64(1)
+            desk.lanes[count], desk.ranks[count] = lane, desk.upper[i, lane]
+            count += 1
+    return count
+
+
+@_inlined
+def _kth(best, ranks, count):  # type: ignore[no-untyped-def]
+    """Return the k-th greatest of the first ranks."""
+    best[:] = -np.inf  # the least first
+    for n in range(count):
+        if ranks[n] > best[0]:
+            at = 0
+            while at + 1 < best.shape[0] and best[at + 1] < ranks[n]:
+                best[at] = best[at + 1]
+                at += 1
+            best[at] = ranks[n]
+    return best[0]
+
+
+@_inlined
+def _bits(low, high):  # type: ignore[no-untyped-def]
+    """Return an int64 whose bits from `low` up to `high` are set."""
+    below = np.int64(-1) if high == LANES else (np.int64(1) << high) - np.int64(1)
+    return below & (np.int64(-1) << low)
+
+
+@_inlined
+def _fetch_row(matrix, at):  # type: ignore[no-untyped-def]
+    _fetch(matrix.ctypes.data + at * matrix.shape[1] * 4, matrix.shape[1] * 4)
+
+
+@_inlined
+def _fetch(address, size):  # type: ignore[no-untyped-def]
+    for at in range(0, size, _LINE):
+        fetch(address + at)
