@@ -62,6 +62,10 @@ class _Round:
     names: tuple[str, ...] | None
     parts: int
 
+    def commit_id(self, job: str) -> str:
+        """Return the id of the commit that ends the round."""
+        return job if self.number == 1 else f"{job}.{self.number}"
+
     def save(self, files: Files) -> None:
         plan = {
             "round": self.number,
@@ -125,16 +129,20 @@ def build(
     job = job_name("index", job_id)
     files = Files(job_folder(snapshot.location, job))
     current = _Round.load(files, snapshot) if job_id is not None else None
+    head = open_head(snapshot.location, snapshot.branch)
+    before = find(head, current.commit_id(job) if current else job) if job_id is not None else None
     if current is None:
         _check_names(snapshot, names)
-        if job_id is not None and (version := find(open_head(snapshot.location, snapshot.branch), job)) is not None:
-            return BuildReport(job, version, (), time.monotonic() - started, repeated=True)
+        if before is not None:
+            return BuildReport(job, before, (), time.monotonic() - started, repeated=True)
         executor = executor if executor == "local" else resolve(executor)
         parts = getattr(executor, "workers", None) or LocalExecutor().workers
         current = _Round(1, snapshot, None if names is None else tuple(sorted(names)), parts)
     with listening(on_event) as listen:
         version, reports, errors = _run_rounds(current, files.location, job, executor, listen)
-    report = BuildReport(job, version, tuple(reports.values()), time.monotonic() - started)
+    # Of a driver that died between its commit and its end, nothing was left to do.
+    repeated = version == before and not errors
+    report = BuildReport(job, version, tuple(reports.values()), time.monotonic() - started, repeated=repeated)
     if errors:
         causes = "; ".join(f"{name}: {error.__cause__ or error}" for name, error in errors.items())
         raise BuildFailed(
@@ -193,8 +201,7 @@ def _run(shop: Workshop, current: _Round) -> tuple[dict[str, Work], Published]:
         shop.run(work)
         ready = [w for w in work.values() if not w.error and not w.plan.empty]
         if ready:
-            commit_id = shop.job if current.number == 1 else f"{shop.job}.{current.number}"
-            published = publish(snapshot, ready, commit_id)
+            published = publish(snapshot, ready, current.commit_id(shop.job))
             shop.on_event(JobCommitted(shop.job, published.version))
     return work, published
 

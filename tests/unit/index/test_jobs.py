@@ -97,8 +97,9 @@ def test_a_job_that_resumes_after_its_commit_only_says_so(lake_table: Lake, monk
             lake_table.build(job_id="nightly")
     version = lake_table.head.version
     listener = Listener()
-    lake_table.build(job_id="nightly", on_event=listener)
-    assert lake_table.head.version == version
+    report = lake_table.build(job_id="nightly", on_event=listener)
+    assert report.repeated
+    assert report.version == lake_table.head.version == version
     assert listener.done() == []
     assert list(Files(job_folder(lake_table.location, "nightly")).names()) == []
 
