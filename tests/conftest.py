@@ -44,8 +44,10 @@ settings.register_profile("new", derandomize=False, print_blob=True)
 settings.load_profile("same")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Have compiled loops compiled anew after a change to any file of theirs: numba looks at one file only."""
+    if hasattr(config, "workerinput"):  # whoever started it has looked
+        return
     folder = Path(lake.__file__).parent / "nearest"
     changed = max(file.stat().st_mtime for file in folder.glob("*.py"))
     for compiled in folder.glob("__pycache__/*.nb?"):
