@@ -129,8 +129,9 @@ def build(
     job = job_name("index", job_id)
     files = Files(job_folder(snapshot.location, job))
     current = _Round.load(files, snapshot) if job_id is not None else None
-    head = open_head(snapshot.location, snapshot.branch)
-    before = find(head, current.commit_id(job) if current else job) if job_id is not None else None
+    before = None
+    if job_id is not None:
+        before = find(open_head(snapshot.location, snapshot.branch), current.commit_id(job) if current else job)
     if current is None:
         _check_names(snapshot, names)
         if before is not None:
