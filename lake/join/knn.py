@@ -140,7 +140,7 @@ def carried(known: Column, prefix: str) -> Column:
 def forecast(plan: Plan) -> Forecast:
     """Tell what a join would do."""
     dimension = plan.left.dimension
-    drawn = np.random.default_rng(0).standard_normal((max(4096, _TRIED // dimension), dimension), np.float32)
+    drawn = np.random.default_rng(0).standard_normal((max(1024, _TRIED // dimension), dimension), np.float32)
     asked, ids, seconds = drawn[:512], np.arange(len(drawn)), []
     with Hands() as hands:
         for _ in range(3):

@@ -160,8 +160,7 @@ class Partitions:
             return parts[0]
         homes = np.concatenate([part.homes for part in parts])
         order = np.argsort(homes, kind="stable")
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
+        places = np.argsort(order)
         vectors, start = np.empty((len(order), self._dimension), np.float32), 0
         for part in parts:  # each row is copied once
             vectors[places[start : start + len(part.ids)]] = part.vectors

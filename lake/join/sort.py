@@ -73,8 +73,7 @@ class SortRows:
             parts = list(hands.map(assign, batches))
             assigned = np.concatenate([np.empty(0, np.int32), *(homes for _, _, homes in parts)])
             order = np.argsort(assigned, kind="stable")
-            places = np.empty_like(order)
-            places[order] = np.arange(len(order))
+            places = np.argsort(order)
             ids, vectors = np.empty(len(order), np.int64), np.empty((len(order), self.side.dimension), np.float32)
 
             def put(part: tuple[Ids, Floats, Ids]) -> None:
