@@ -1,8 +1,8 @@
-"""The kernel where a processor multiplies bytes: bounds of products tell who is no neighbour, at a fourth of the price.
+"""The kernel where a processor multiplies bytes: bounds of products tell who is no neighbour.
 
 What the bounds let pass gets its distance from the vectors themselves, by the same code as without bytes: rows and
-distances are the same, bit by bit. Where they let too much pass, as with vectors that have one dimension far longer
-than the others, products of floats do the rest.
+distances are the same, bit by bit. Where they let too much pass, as with vectors that lie far from the origin and close
+to each other, products of floats do the rest.
 """
 
 from __future__ import annotations

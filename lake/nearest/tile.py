@@ -1,7 +1,7 @@
 """Products of bytes in the registers of a processor that has AVX-512 VNNI, written in LLVM's own language.
 
 A tile is up to 6 queries times 4 strips of 16 rows. Its sums stay in registers while the dimensions pass by, four at a
-time: one instruction multiplies 64 pairs of bytes and adds them up, four times what sgemm does in that time. At the
+time: one instruction multiplies 64 pairs of bytes and adds them up, where one of floats has 16. At the
 end the sums become bounds, and only the bounds and one bit for each pair go to memory.
 """
 
