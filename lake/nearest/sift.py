@@ -13,15 +13,16 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from lake.nearest.tile import LANES, QUERIES, STRIP, STRIPS, TILES, fetch, lowest, tile
+from lake.nearest.tile import LANES, QUERIES, STRIP, STRIPS, fetch, lift, lowest, reach, tile
 from lake.nearest.topk import UNCOUNTED, allowed, bar_of, before, distance_of, sink
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
-_QUERY_BLOCK: Final = 252  # whole tiles; their bounds and bytes stay in the second cache while rows pass by
+_BOUNDS: Final = 1008  # tiles' width of them, of all queries at a time: they stay in the second cache
+_MOST_TILES: Final = 32  # of rows at a time: the more, the fewer are looked at that others of them outdo
 _AHEAD: Final = 3  # queries whose vectors are on their way while others are looked at
-_BLOCK_STRIPS: Final = TILES * STRIPS
+_PEAKS: Final = 3  # for each that is wanted, of which then few share one
 _LINE: Final = 64  # bytes that come into a cache together
 _inlined: Any = partial(numba.njit, cache=True, nogil=True, error_model="numpy", **UNCOUNTED)
 
@@ -66,8 +67,7 @@ class _Desk(NamedTuple):
     masks: Ids
     pending: Ids  # queries that have rows to be looked at
     best: Floats
-    lanes: Ids
-    ranks: Floats
+    peaks: Floats
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -89,15 +89,19 @@ def sift(asked: Asked, met: Met, may: May, which: Any, slack: Any) -> int:
     int
         How many distances were computed in vain.
     """
+    strips = met.first % STRIP + met.ids.shape[0]
+    tiles = min(_MOST_TILES, max(1, -(-strips // LANES)))
+    queries = max(1, _BOUNDS // tiles // QUERIES) * QUERIES
+    best = asked.found.shape[1] + min(1, may.own.shape[0])
+    peaks = LANES * min(tiles, -(-_PEAKS * best // LANES))
     desk = _Desk(
-        np.empty(_QUERY_BLOCK, np.int64),
-        np.empty((_QUERY_BLOCK, 5), np.float32),
-        np.empty((_QUERY_BLOCK, TILES * LANES), np.float32),
-        np.empty((_QUERY_BLOCK, TILES), np.int64),
-        np.empty(_QUERY_BLOCK + _AHEAD, np.int64),
-        np.empty(asked.found.shape[1] + min(1, may.own.shape[0]), np.float32),
-        np.empty(TILES * LANES, np.int64),
-        np.empty(TILES * LANES, np.float32),
+        np.empty(queries, np.int64),
+        np.empty((queries, 5), np.float32),
+        np.empty((queries, tiles * LANES), np.float32),
+        np.empty((queries, tiles), np.int64),
+        np.empty(queries + _AHEAD, np.int64),
+        np.empty(best, np.float32),
+        np.empty(peaks, np.float32),
     )
     wasted: int = _sift(desk, asked, met, may, which, slack)
     return wasted
@@ -106,24 +110,27 @@ def sift(asked: Asked, met: Met, may: May, which: Any, slack: Any) -> int:
 @_inlined
 def _sift(desk, asked, met, may, which, slack):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     wasted, last = 0, -(-(met.first + met.ids.shape[0]) // STRIP)
-    for block in range(met.first // STRIP, last, _BLOCK_STRIPS):
-        strips = min(last - block, _BLOCK_STRIPS)
+    queries, tiles = desk.masks.shape
+    for block in range(met.first // STRIP, last, tiles * STRIPS):
+        strips = min(last - block, tiles * STRIPS)
         begin = block * STRIP - met.first
         longest, widest = _extremes(met.terms, block, strips)
-        for some in range(0, which.shape[0], _QUERY_BLOCK):
-            count = min(_QUERY_BLOCK, which.shape[0] - some)
+        for some in range(0, which.shape[0], queries):
+            count = min(queries, which.shape[0] - some)
             _compare(desk, asked, met, which[some : some + count], slack[some : some + count], block, strips)
             for p in range(-_AHEAD, _pending(desk, count, begin, met.ids.shape[0])):
                 ahead, i = desk.pending[p + _AHEAD], desk.pending[p]
                 if ahead >= 0:
+                    near = slack[some + ahead]
+                    gap = np.float32(2) * (near + desk.asked[ahead, 1] * longest + desk.asked[ahead, 2] * widest)
+                    if not may.operators.shape[0]:
+                        _narrow(desk, ahead, gap)
                     _fetch_row(asked.vectors, which[some + ahead])
-                    for t in range(TILES):
+                    for t in range(tiles):
                         if desk.masks[ahead, t]:
                             _fetch_row(met.vectors, begin + t * LANES + lowest(desk.masks[ahead, t]))
                 if p >= 0:
-                    near = slack[some + i]
-                    gap = np.float32(2) * (near + desk.asked[i, 1] * longest + desk.asked[i, 2] * widest)
-                    wasted += _settle(desk, asked, met, may, i, which[some + i], begin, near, gap)
+                    wasted += _settle(desk, asked, met, may, i, which[some + i], begin, slack[some + i])
     return wasted
 
 
@@ -140,7 +147,7 @@ def _extremes(terms, first, count):  # type: ignore[no-untyped-def]
 @_inlined
 def _compare(desk, asked, met, which, slack, block, strips):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Compute the bounds of some queries and strips, and tell which reach their query's bar."""
-    count = which.shape[0]
+    count, tiles = which.shape[0], desk.masks.shape[1]
     whole = -(-count // QUERIES) * QUERIES  # the last query stands for those that a tile lacks
     width = asked.codes.shape[1]
     for i in range(whole):
@@ -160,8 +167,9 @@ def _compare(desk, asked, met, which, slack, block, strips):  # type: ignore[no-
                 met.terms.ctypes.data + strip * STRIP * 16,
                 width // 4,
                 desk.asked.ctypes.data + group * 20,
-                desk.upper.ctypes.data + (group * TILES + t) * LANES * 4,
-                desk.masks.ctypes.data + (group * TILES + t) * 8,
+                desk.upper.ctypes.data + (group * tiles + t) * LANES * 4,
+                desk.masks.ctypes.data + (group * tiles + t) * 8,
+                tiles,
             )
     desk.masks[:count, -(-strips // STRIPS) :] = 0
 
@@ -172,11 +180,13 @@ def _pending(desk, count, begin, rows):  # type: ignore[no-untyped-def]
     found = 0
     for i in range(count):
         some = np.int64(0)
-        for t in range(TILES):
+        for t in range(desk.masks.shape[1]):
             # The first strip and the last may have rows of others.
             low, high = max(0, -(begin + t * LANES)), min(LANES, rows - (begin + t * LANES))
             if low > 0 or high < LANES:
                 desk.masks[i, t] &= _bits(low, high) if high > low else np.int64(0)
+                desk.upper[i, t * LANES : t * LANES + low] = -np.inf
+                desk.upper[i, t * LANES + max(high, 0) : (t + 1) * LANES] = -np.inf
             some |= desk.masks[i, t]
         if some:
             desk.pending[found] = i
@@ -186,54 +196,63 @@ def _pending(desk, count, begin, rows):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _settle(desk, asked, met, may, i, at, begin, slack, gap):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Compute the distances of a query to those rows that matter; return how many did not in the end."""
-    wasted, size = 0, asked.found.shape[1]
-    bar = bar_of(asked.distances[at, 0], asked.norms[at], slack, asked.metric)
-    count = _gather(desk, i)
-    if count > desk.best.shape[0] and not may.operators.shape[0]:
-        # Most are no match for others of the same rows.
-        bar = max(bar, _kth(desk.best, desk.ranks, count) - gap)
-    for n in range(count):
-        j = begin + desk.lanes[n]
-        if desk.ranks[n] < bar or (may.own.shape[0] and may.own[at] == met.ids[j]):
-            continue
-        if may.operators.shape[0] and not allowed(may.operators, may.left, at, may.right, j):
-            continue
-        distance = distance_of(asked.vectors, at, met.vectors, j, asked.metric)
-        if before(distance, met.ids[j], asked.distances[at, 0], asked.found[at, 0]):
-            sink(asked.distances, asked.found, at, distance, met.ids[j], size)
-            bar = max(bar, bar_of(asked.distances[at, 0], asked.norms[at], slack, asked.metric))
-        else:
-            wasted += 1
-    return wasted
+def _narrow(desk, i, gap):  # type: ignore[no-untyped-def]
+    """Leave those rows out that are no match for enough others of the same block."""
+    size, count, upper = desk.best.shape[0], 0, desk.upper.ctypes.data + i * desk.upper.shape[1] * 4
+    if size > desk.peaks.shape[0]:
+        return
+    for t in range(desk.masks.shape[1]):
+        mask = desk.masks[i, t]
+        while mask and count <= size:
+            mask &= mask - np.int64(1)
+            count += 1
+    if count <= size:
+        return
+    desk.peaks[:] = -np.inf
+    for t in range(desk.masks.shape[1]):
+        if desk.masks[i, t]:
+            lift(upper + t * LANES * 4, desk.peaks.ctypes.data + t * LANES % desk.peaks.shape[0] * 4)
+    bar = _kth(desk.best, desk.peaks) - gap
+    for t in range(desk.masks.shape[1]):
+        if desk.masks[i, t]:
+            desk.masks[i, t] &= reach(upper + t * LANES * 4, bar)
 
 
 @_inlined
-def _gather(desk, i):  # type: ignore[no-untyped-def]
-    """List the rows in a query's masks, and their bounds; return how many they are."""
-    count = 0
-    for t in range(TILES):
+def _settle(desk, asked, met, may, i, at, begin, slack):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Compute the distances of a query to those rows that matter; return how many did not in the end."""
+    wasted, size = 0, asked.found.shape[1]
+    bar = bar_of(asked.distances[at, 0], asked.norms[at], slack, asked.metric)
+    for t in range(desk.masks.shape[1]):
         mask = desk.masks[i, t]
         while mask:
             lane = t * LANES + lowest(mask)
             mask &= mask - np.int64(1)
-            desk.lanes[count], desk.ranks[count] = lane, desk.upper[i, lane]
-            count += 1
-    return count
+            j = begin + lane
+            if desk.upper[i, lane] < bar or (may.own.shape[0] and may.own[at] == met.ids[j]):
+                continue
+            if may.operators.shape[0] and not allowed(may.operators, may.left, at, may.right, j):
+                continue
+            distance = distance_of(asked.vectors, at, met.vectors, j, asked.metric)
+            if before(distance, met.ids[j], asked.distances[at, 0], asked.found[at, 0]):
+                sink(asked.distances, asked.found, at, distance, met.ids[j], size)
+                bar = max(bar, bar_of(asked.distances[at, 0], asked.norms[at], slack, asked.metric))
+            else:
+                wasted += 1
+    return wasted
 
 
 @_inlined
-def _kth(best, ranks, count):  # type: ignore[no-untyped-def]
-    """Return the k-th greatest of the first ranks."""
+def _kth(best, ranks):  # type: ignore[no-untyped-def]
+    """Return the k-th greatest of some ranks."""
     best[:] = -np.inf  # the least first
-    for n in range(count):
-        if ranks[n] > best[0]:
+    for rank in ranks:
+        if rank > best[0]:
             at = 0
-            while at + 1 < best.shape[0] and best[at + 1] < ranks[n]:
+            while at + 1 < best.shape[0] and best[at + 1] < rank:
                 best[at] = best[at + 1]
                 at += 1
-            best[at] = ranks[n]
+            best[at] = rank
     return best[0]
 
 

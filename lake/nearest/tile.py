@@ -20,7 +20,6 @@ QUERIES: Final = 6
 STRIP: Final = 16  # rows: so many numbers of 32 bits as a register holds
 STRIPS: Final = 4
 LANES: Final = STRIP * STRIPS
-TILES: Final = 4  # that share what they write: as many rows as are looked through at a time
 
 _NEEDED: Final = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 _INT, _LONG, _MASK = ir.IntType(32), ir.IntType(64), ir.IntType(STRIP)
@@ -61,7 +60,7 @@ class _Builder:
         value.align = 1
         return value
 
-    def store(self, value: Any, address: Any, offset: int) -> None:
+    def store(self, value: Any, address: Any, offset: Any) -> None:
         """Store to an address and an offset in bytes."""
         self.b.store(value, self._pointer(address, value.type, offset)).align = 1
 
@@ -101,7 +100,7 @@ class _Builder:
         b.position_at_end(after)
         return added
 
-    def bounds(self, sums: list[list[Any]], terms: Any, asked: Any, upper: Any, masks: Any) -> None:
+    def bounds(self, sums: list[list[Any]], terms: Any, asked: Any, upper: Any, masks: Any, tiles: Any) -> None:  # noqa: PLR0917
         """Turn sums into bounds, and tell which reach what their query asks for."""
         b = self.b
         size = _REGISTER * 4
@@ -110,15 +109,17 @@ class _Builder:
             about = [self.load(asked, kind, (5 * query + at) * _WORD) for at, kind in enumerate(_ABOUT)]
             scale, error, length, bar = (self.everywhere(about[at], _FLOATS) for at in (0, 1, 2, 4))
             shift, mask = self.everywhere(about[3], _INTS), _LONG(0)
+            before = b.mul(tiles, _LONG(query))
+            line_start, mask_start = b.mul(before, _LONG(LANES * _WORD)), b.mul(before, _LONG(8))
             for strip, (total, (step, long, wrong, half)) in enumerate(zip(line, known, strict=True)):
                 product = b.fmul(b.sitofp(b.sub(total, shift), _FLOATS), step, flags=_FUSED)
                 bound = b.fsub(b.fmul(product, scale, flags=_FUSED), half, flags=_FUSED)
                 for factor, term in ((error, long), (length, wrong)):
                     bound = b.fadd(b.fmul(factor, term, flags=_FUSED), bound, flags=_FUSED)
-                self.store(bound, upper, (TILES * LANES * query + STRIP * strip) * _WORD)
+                self.store(bound, upper, b.add(line_start, _LONG(STRIP * strip * _WORD)))
                 bits = b.zext(b.bitcast(b.fcmp_ordered(">=", bound, bar), _MASK), _LONG)
                 mask = b.or_(mask, b.shl(bits, _LONG(STRIP * strip)))
-            self.store(mask, masks, 8 * TILES * query)
+            self.store(mask, masks, mask_start)
 
 
 _ABOUT: Final = (ir.FloatType(), ir.FloatType(), ir.FloatType(), _INT, ir.FloatType())
@@ -135,6 +136,7 @@ def tile(  # noqa: PLR0917
     asked: Any,  # noqa: ARG001
     upper: Any,  # noqa: ARG001
     masks: Any,  # noqa: ARG001
+    tiles: Any,  # noqa: ARG001
 ) -> Any:
     """Compare `QUERIES` queries with `wide` strips. What is no number is an address.
 
@@ -155,14 +157,15 @@ def tile(  # noqa: PLR0917
         Of each query, float32 (5,): the worth of a byte, the length of what its bytes leave out, and of what they do
         not, what to take from the sum (int32), and the bar.
     upper
-        float32 (`QUERIES`, `TILES`, `LANES`), the first of each query's tiles to be written: what each product is at
+        float32 (`QUERIES`, tiles, `LANES`), the first of each query's tiles to be written: what each product is at
         most, less what is taken from it.
     masks
-        int64 (`QUERIES`, `TILES`), likewise: a bit for each row whose bound reaches the bar.
+        int64 (`QUERIES`, tiles), likewise: a bit for each row whose bound reaches the bar.
+    tiles : int
     """
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        wide, queries, rows, terms, steps, asked, upper, masks = arguments
+        wide, queries, rows, terms, steps, asked, upper, masks, tiles = arguments
         done = b.append_basic_block()
         choice = b.switch(wide, done)
         for strips in range(1, STRIPS + 1):
@@ -171,12 +174,42 @@ def tile(  # noqa: PLR0917
             b.position_at_end(begin)
             build = _Builder(b, strips)
             each = [build.load(queries, _LONG, 8 * at) for at in range(QUERIES)]
-            build.bounds(build.sums(each, rows, steps), terms, asked, upper, masks)
+            build.bounds(build.sums(each, rows, steps), terms, asked, upper, masks, tiles)
             b.branch(done)
         b.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 8), emit
+    return types.void(*[types.intp] * 9), emit
+
+
+@_intrinsic  # type: ignore[untyped-decorator]
+def reach(_: Any, upper: Any, bar: Any) -> Any:  # noqa: ARG001
+    """Return an int64 with a bit for each of `LANES` floats, from an address on, that reaches a bar (float32)."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        build, (upper, bar), mask = _Builder(b, STRIPS), arguments, _LONG(0)
+        everywhere = build.everywhere(bar, _FLOATS)
+        for strip in range(STRIPS):
+            some = build.load(upper, _FLOATS, STRIP * strip * _WORD)
+            bits = b.zext(b.bitcast(b.fcmp_ordered(">=", some, everywhere), _MASK), _LONG)
+            mask = b.or_(mask, b.shl(bits, _LONG(STRIP * strip)))
+        return mask
+
+    return types.int64(types.intp, types.float32), emit
+
+
+@_intrinsic  # type: ignore[untyped-decorator]
+def lift(_: Any, upper: Any, peaks: Any) -> Any:  # noqa: ARG001
+    """Put the greater of two floats in the place of the second, for `LANES` of each, from two addresses on."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        build, (upper, peaks) = _Builder(b, STRIPS), arguments
+        for at in range(0, LANES * _WORD, _REGISTER):
+            new, old = (build.load(address, _FLOATS, at) for address in (upper, peaks))
+            build.store(b.select(b.fcmp_ordered(">", new, old), new, old), peaks, at)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
 
 
 @_intrinsic  # type: ignore[untyped-decorator]

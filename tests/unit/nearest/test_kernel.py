@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lake.nearest import coded, sift
 from lake.nearest.coded import NearestCoded
 from lake.nearest.kernel import OPERATORS, Nearest, Pairs
-from lake.nearest.tile import LANES, QUERIES, STRIP, TILES, available
+from lake.nearest.tile import LANES, QUERIES, STRIP, available
 from lake.run.threads import Hands
 
 Matrix = np.ndarray[Any, np.dtype[Any]]
@@ -259,9 +259,9 @@ def bounds(found: NearestCoded, rows: coded.CodedRows) -> Matrix:
     desk = sift._Desk(
         np.empty(6, np.int64),
         np.empty((6, 5), np.float32),
-        np.empty((6, TILES * LANES), np.float32),
-        np.empty((6, TILES), np.int64),
-        *(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.float32)),
+        np.empty((6, 4 * LANES), np.float32),
+        np.empty((6, 4), np.int64),
+        *(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32)),
     )
     met = sift.Met(rows.vectors, rows.ids, rows.strips, rows.terms, rows.first)
     slack = np.full(QUERIES, np.inf, np.float32)
