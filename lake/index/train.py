@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lake.errors import InvalidInput
 from lake.index.kmeans import BUDGET_FLOP, Floats, kmeans, sample_points
+from lake.index.locality import order
 from lake.index.model import Model, matrix_of
 from lake.index.spec import IndexSpec
 from lake.index.vectors import sample
@@ -68,9 +69,8 @@ def _train_ivf(dataset: lance.LanceDataset, spec: IndexSpec, dimension: int, flo
         raise InvalidInput(f"index {spec.name!r}: column {spec.column!r} holds no vector to learn from")
     partitions = min(partitions, len(points))
     length = _common_length(spec, points)
-    if length is None:
-        return kmeans(points, partitions, rng, flop=flop)
-    return kmeans(points, partitions, rng, spherical=True, flop=flop) * np.float32(length)
+    found = kmeans(points, partitions, rng, spherical=length is not None, flop=flop) * np.float32(length or 1)
+    return found[order(found)]
 
 
 def _common_length(spec: IndexSpec, points: Floats) -> float | None:
