@@ -35,7 +35,7 @@ class JoinReport:
     source : str
         Where the partitions came from, and why.
     tasks, resumed : int
-        Blocks of the left side, and those of them that an earlier run of the job had done.
+        Tasks that compared rows, and those of them that an earlier run of the job had done.
     flop : float
         Floating-point operations of the comparisons.
     seconds : mapping of str to float
@@ -44,6 +44,10 @@ class JoinReport:
         The job was done before.
     device : str
         Where rows were compared: "cpu", or the name of the GPU.
+    regions : int
+        Groups of neighbouring partitions that rows of the left side were sent to; 1 if each task read what it needed.
+    met : float
+        Regions that a row was sent to, mean.
     """
 
     job: str
@@ -64,6 +68,8 @@ class JoinReport:
     seconds: Mapping[str, float] = field(hash=False)
     repeated: bool = False
     device: str = "cpu"
+    regions: int = 1
+    met: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
@@ -117,7 +123,8 @@ class Forecast:
             "why": plan.source.why,
             "partitions": plan.source.partitions,
             "visited": plan.visited,
-            "tasks": plan.blocks,
+            "regions": plan.regions,
+            "tasks": plan.tasks,
             "workers": plan.workers,
             "memory_bytes": plan.memory,
             "read_bytes": plan.read_bytes,
@@ -135,8 +142,15 @@ class Forecast:
                 f"  partitions  {plan.source.partitions or 'none'}: {plan.source.why}",
                 f"  visits      {plan.visited:.1%} of the right side for each row"
                 + ("" if plan.source.how == "all" or plan.probes else " (a guess; a sample will tell)"),
-                f"  tasks       {plan.blocks} on {plan.workers} workers, {plan.memory / 2**20:,.0f} MiB each",
+                f"  regions     {plan.regions}: {_told(plan)}",
+                f"  tasks       {plan.tasks} on {plan.workers} workers, {plan.memory / 2**20:,.0f} MiB each",
                 f"  reads       {plan.read_bytes / 2**20:,.0f} MiB of vectors",
                 f"  computes    {plan.flop / 1e9:,.0f} GFLOP: {self.seconds:,.1f} s at {self.gflops:,.0f} a second",
             ]
         )
+
+
+def _told(plan: Plan) -> str:
+    if plan.regions == 1:
+        return f"the right side is read {plan.blocks} times" if plan.blocks > 1 else "one task reads all"
+    return f"a row of the left side is sent to {plan.met(plan.regions):.1f} of them (a guess)"

@@ -41,19 +41,28 @@ def route(
 def probers_of(routes: NDArray[np.int32], partitions: int, hands: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Turn routes around: who looks into each partition, in shares that no two hands have a query of in common.
 
+    Parameters
+    ----------
+    routes : int32, shape (n, probes)
+        -1 for no partition.
+    partitions, hands : int
+        How many there are.
+
     Returns
     -------
-    probers : int32, shape (n * probes,)
+    probers : int32, shape (routes that lead somewhere,)
         Positions of vectors.
     ends : int64, shape (partitions, hands + 1)
         The share of a hand is ``probers[ends[partition, hand] : ends[partition, hand + 1]]``.
     """
-    shares = routes.astype(np.int64) * hands + (np.arange(len(routes)) % hands)[:, None]
+    there = np.flatnonzero(routes.ravel() >= 0)
+    queries = there // max(1, routes.shape[1])
+    shares = routes.ravel()[there].astype(np.int64) * hands + queries % hands
     narrow = np.uint16 if partitions * hands <= 1 << 16 else np.int64  # which numpy sorts many times faster
-    order = np.argsort(shares.ravel().astype(narrow), kind="stable")
-    ends = np.append(0, np.cumsum(np.bincount(shares.ravel(), minlength=partitions * hands)))
+    order = np.argsort(shares.astype(narrow), kind="stable")
+    ends = np.append(0, np.cumsum(np.bincount(shares, minlength=partitions * hands)))
     edges = np.arange(partitions)[:, None] * hands + np.arange(hands + 1)
-    return (order // routes.shape[1]).astype(np.int32), ends[edges]
+    return queries[order].astype(np.int32), ends[edges]
 
 
 def places(vectors: Floats, centroids: Floats, metric: str) -> NDArray[np.int32]:

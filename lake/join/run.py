@@ -1,4 +1,4 @@
-"""Running a join: centroids, sorted rows, a sample for the recall, blocks of the left side, one commit."""
+"""Running a join: centroids, sorted rows, a sample for the recall, blocks or regions, one commit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from lake.index.train import train
 from lake.join.conditions import Condition, Conditions, number
 from lake.join.plan import Plan, segment_file
 from lake.join.recall import SAMPLE, Compare, Recall, Truth, learn, sampled
+from lake.join.regions import Slice, group, lists_of, pieces
 from lake.join.report import JoinReport
-from lake.join.runs import Run, save
+from lake.join.route import route
+from lake.join.runs import Partitions, Run, save
+from lake.join.shuffle import JoinPiece, MergeBlock, SendBlock
 from lake.join.side import Side, row_ids, spans
 from lake.join.sort import Centroids, SortRows
-from lake.join.tasks import JoinBlock, Joined
+from lake.join.tasks import Done, JoinBlock
 from lake.join.workers import workers as workers_of
 from lake.nearest.kernel import Ids
 from lake.run import Callback, Executor, JobCommitted, Ledger, Stage, TaskResult, run_stage
@@ -34,6 +37,7 @@ from lake.table.parts import Part, PartedWrite
 
 _TRAINING_FLOP = 150e9  # a fraction of what an index is given: it is used once
 _SEED = 20
+_ROUTED = 2048  # rows of the left side by which regions get about as much to do
 
 
 @dataclass
@@ -92,12 +96,16 @@ class Job:
                 else:
                     probes = min(plan.probes, plan.source.partitions)
             with lap(seconds, "join"):
-                done = self._join(centroids, runs, conditions, probes, workers)
-            receipts = [result.value for result in done]
+                others: list[TaskResult[Done]] = []
+                if plan.regions == 1 or centroids is None:
+                    joined = self._blocks(centroids, runs, conditions, probes, workers)
+                else:
+                    joined, others = self._regions(centroids, runs, conditions, probes, workers)
+            receipts = [result.value for result in (*joined, *others)]
             if recall is None and centroids is not None:
-                measured = np.array([pair for r in receipts for pair in r.measured], np.int64).reshape(-1, 2)
+                measured = np.array(sorted(pair for r in receipts for pair in r.measured), np.int64).reshape(-1, 2)
                 recall = Recall.of(None, probes, measured[:, 0], measured[:, 1])
-            receipt = self.target.commit([r.part for r in receipts])
+            receipt = self.target.commit([r.part for r in receipts if r.part is not None])
             self.on_event(JobCommitted(self.job, receipt.version))
         self.ledger().clear()
         for r in receipts:
@@ -112,17 +120,19 @@ class Job:
             left,
             right,
             sum(r.without for r in receipts),
-            sum(r.part.rows for r in receipts),
+            sum(r.part.rows for r in receipts if r.part is not None),
             sum(r.compared for r in receipts),
             recall,
             plan.source.partitions,
             probes,
             plan.source.why,
-            len(done),
-            sum(result.attempts == 0 for result in done),
+            len(joined),
+            sum(result.attempts == 0 for result in joined),
             2.0 * plan.left.dimension * sum(r.compared for r in receipts),
             seconds,
-            device=", ".join(sorted({r.device for r in receipts})) or "cpu",
+            device=", ".join(sorted({r.device for r in receipts} - {""})) or "cpu",
+            regions=plan.regions,
+            met=sum(r.rows[0] for r in receipts if r.device and r.rows) / max(1, left) if plan.regions > 1 else 1.0,
         )
 
     def ledger(self, encode: Callable[[Any], Any] = str, decode: Callable[[Any], Any] = str) -> Ledger[Any]:
@@ -148,6 +158,8 @@ class Job:
             plan.probes,
             plan.block_rows,
             plan.sort_rows,
+            plan.regions,
+            plan.most_rows,
             plan.source.why,
         )
         text = json.dumps([sides, asked, [vars(c) for c in self.conditions], self.apart, self.target.location.uri])
@@ -214,13 +226,12 @@ class Job:
         truths = [result.value for result in found]
         return learn(queries, centroids.read(), truths, plan.k, plan.metric).reach(plan.recall)
 
-    def _join(
+    def _blocks(
         self, centroids: Centroids | None, runs: tuple[Run, ...], conditions: Conditions, probes: int, workers: Executor
-    ) -> list[TaskResult[Joined]]:
+    ) -> list[TaskResult[Done]]:
+        """Let each task read what its block of the left side needs."""
         plan = self.plan
-        # With a number of probes given, what it is worth is measured while the partitions pass by.
-        measure = plan.probes is not None and centroids is not None
-        sampled = tuple(map(int, sample(plan.left, dict(plan.left_rows)))) if measure else ()
+        sample = self._sample() if centroids is not None else ()
         tasks = [
             JoinBlock(
                 plan.left,
@@ -235,11 +246,69 @@ class Job:
                 runs,
                 conditions,
                 self.target,
-                sampled,
+                sample,
             )
             for at, block in enumerate(spans(dict(plan.left_rows), plan.block_rows))
         ]
         return self._stage(workers, "join", tasks, self.ledger(encode, decode))
+
+    def _regions(
+        self, centroids: Centroids, runs: tuple[Run, ...], conditions: Conditions, probes: int, workers: Executor
+    ) -> tuple[list[TaskResult[Done]], list[TaskResult[Done]]]:
+        """Send rows to regions, join there, merge; return what the tasks that compared have done, and the others."""
+        plan, ledger = self.plan, self.ledger(encode, decode)
+        regions = self._grouped(centroids, runs, probes)
+        blocks = spans(dict(plan.left_rows), plan.block_rows)
+        asked = (plan.metric, probes, centroids, regions, plan.regions)
+        sent = self._stage(
+            workers, "send", [SendBlock(plan.left, block, at, *asked) for at, block in enumerate(blocks)], ledger
+        )
+        counts = np.array([result.value.rows for result in sent], np.int64)
+        sample = self._sample()
+        made = [
+            piece
+            for piece in pieces([result.value.file for result in sent], counts, plan.most_rows)
+            if piece.slices or (sample and not piece.number)
+        ]
+        tasks = [
+            JoinPiece(
+                plan.left,
+                piece,
+                plan.k,
+                plan.metric,
+                plan.within,
+                probes,
+                centroids,
+                regions,
+                runs,
+                conditions,
+                sample if piece.number == 0 else (),
+            )
+            for piece in made
+        ]
+        joined = self._stage(workers, "join", tasks, ledger)
+        lists = lists_of(len(blocks), made, [result.value.file for result in joined])
+        truths = tuple(Slice(-1, result.value.file, *result.value.rows) for result in joined if result.value.rows[1])
+        merges = [
+            MergeBlock(plan.left, plan.right, block, at, plan.k, self.folder, lists[at], sample, truths, self.target)
+            for at, block in enumerate(blocks)
+        ]
+        return joined, [*sent, *self._stage(workers, "merge", merges, ledger)]
+
+    def _grouped(self, centroids: Centroids, runs: tuple[Run, ...], probes: int) -> str:
+        """Group partitions into regions; a job that goes on keeps those that it has."""
+        name, plan = "regions.npy", self.plan
+        if not Files(self.folder).exists(name):
+            asked, _ = sampled(plan.left, sample(plan.left, dict(plan.left_rows), _ROUTED).tolist(), plan.metric)
+            known = centroids.read()
+            rows = Partitions(runs, self.folder, normalise=False).rows
+            save(self.folder, name, group(known, rows, route(asked, known, plan.metric, probes), plan.regions))
+        return name
+
+    def _sample(self) -> tuple[int, ...]:
+        """With a number of probes given, what it is worth is measured by a sample, while the partitions pass by."""
+        plan = self.plan
+        return tuple(map(int, sample(plan.left, dict(plan.left_rows)))) if plan.probes is not None else ()
 
     def _stage(self, executor: Executor, name: str, tasks: Sequence[Any], ledger: Ledger[Any]) -> list[TaskResult[Any]]:
         if not tasks:
@@ -255,16 +324,18 @@ def sample(side: Side, rows: dict[int, int], size: int = SAMPLE) -> Ids:
     return row_ids(side, rows, np.sort(chosen))
 
 
-def encode(joined: Joined) -> dict[str, Any]:
+def encode(done: Done) -> dict[str, Any]:
     """Turn a receipt into what JSON holds."""
-    part = {"fragments": [f.to_json() for f in joined.part.fragments], "rows": joined.part.rows}
-    return vars(joined) | {"part": part}
+    part = done.part and {"fragments": [f.to_json() for f in done.part.fragments], "rows": done.part.rows}
+    return vars(done) | {"part": part}
 
 
-def decode(data: dict[str, Any]) -> Joined:
+def decode(data: dict[str, Any]) -> Done:
     """Turn what `encode` made back into a receipt."""
-    fragments = tuple(FragmentMetadata.from_json(json.dumps(f)) for f in data["part"]["fragments"])
-    return Joined(**(data | {"part": Part(fragments, data["part"]["rows"])}))
+    part = data["part"]
+    if part is not None:
+        part = Part(tuple(FragmentMetadata.from_json(json.dumps(f)) for f in part["fragments"]), part["rows"])
+    return Done(**(data | {"part": part, "rows": tuple(data["rows"])}))
 
 
 @contextmanager

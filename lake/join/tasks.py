@@ -1,55 +1,59 @@
-"""The task of a join: find the nearest rows of a block of the left side."""
+"""The task of a join that reads whatever a block of the left side needs; its receipt, which other tasks share."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
+from lake.join.block import read_block, write
 from lake.join.conditions import Checks, Conditions
-from lake.join.route import probers_of, route
-from lake.join.runs import Group, Partitions, Run
-from lake.join.side import ROW_ID, Side, Span, finder, named
+from lake.join.probe import probe
+from lake.join.route import route
+from lake.join.runs import Partitions, Run
+from lake.join.side import Side, Span
 from lake.join.sort import Centroids
 from lake.nearest.device import kernel
-from lake.nearest.kernel import Floats, Ids, Nearest, Rows
+from lake.nearest.kernel import Ids, Nearest
 from lake.run.threads import Hands
 from lake.table.parts import Part, PartedWrite
 
-_OUT_ROWS = 1 << 16
+Measured = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Joined:
-    """The receipt of a block.
+class Done:
+    """The receipt of a task.
 
     Parameters
     ----------
-    part : Part
-        The files of its rows.
+    seconds : mapping of str to float
+        By stage.
+    part : Part or None
+        The files of the result's rows.
+    file : str
+        What the task left for the next stage, in the job's folder.
+    rows : tuple of int
+        How many rows it has there for each of the next stage's tasks.
     without : int
         Rows of the left side that have no vector.
     compared : int
-        Pairs whose distance was computed.
-    seconds : mapping of str to float
-        By stage.
+        Pairs whose distance was computed, those of the sample left out.
     device : str
         Where they were compared.
     measured : tuple of (int, int)
         For each row of the sample, how many of its true neighbours it has found, and how many there are.
     """
 
-    part: Part
-    without: int
-    compared: int
     seconds: dict[str, float] = field(hash=False)
-    device: str = "cpu"
-    measured: tuple[tuple[int, int], ...] = ()
+    part: Part | None = None
+    file: str = ""
+    rows: tuple[int, ...] = ()
+    without: int = 0
+    compared: int = 0
+    device: str = ""
+    measured: Measured = ()
 
 
 @dataclass(frozen=True)
@@ -100,88 +104,43 @@ class JoinBlock:
         """How many it joins."""
         return sum(held for _, _, held in self.spans)
 
-    def run(self) -> Joined:
+    def run(self) -> Done:
         """Read, route, compare, write."""
         clock = Clock()
-        rows, vectors, without = self._queries()
+        block = read_block(self.left, self.spans, self.metric, self.left.payload)
         clock.lap("read")
+        rows, vectors, ids, without = block.rows, block.vectors, block.ids, block.without
+        del block  # one copy of the vectors is enough
         order = np.arange(len(vectors))
-        routes = None
+        measured: Measured = ()
         with Hands() as hands:
+            checks = self.conditions.load()
             if self.centroids is not None and len(vectors):
                 routes = route(vectors, self.centroids.read(), self.metric, self.probes, hands)
                 # Neighbours stand together, so that what is gathered for a partition lies close by in memory.
                 order = np.argsort(routes[:, 0], kind="stable")
-                vectors, routes = vectors[order], routes[order]
+                ids = ids[order]
+                sampled = np.flatnonzero(np.isin(ids, self.sample))
+                # The sample once more: these look into all partitions.
+                vectors, ids = vectors[np.append(order, order[sampled])], np.append(ids, ids[sampled])
                 clock.lap("route")
-            ids = rows["_rowid"].to_numpy().astype(np.int64)[order]
-            sampled = np.flatnonzero(np.isin(ids, self.sample))
-            found, truth = (
-                kernel(some, self.k, self.metric, self.within, hands=hands) for some in (vectors, vectors[sampled])
-            )
-            checks = self.conditions.load()
-            checks.begin(ids)
-            if routes is not None:
-                compared = self._probe((found, checks), routes, (truth, checks.of(ids[sampled])), hands)
+                found = kernel(vectors, self.k, self.metric, self.within, hands)
+                checks.begin(ids)
+                partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
+                all_of_them = np.arange(len(partitions.rows))
+                compared = probe(found, checks, routes[order], partitions, all_of_them, hands=hands)
+                found.sort()
+                measured = agreement(found.ids[sampled], found.ids[len(order) :])
             else:
+                found = kernel(vectors, self.k, self.metric, self.within, hands)
+                checks.begin(ids)
                 compared = self._meet_all(found, checks, hands)
-        found.sort()
-        measured = tuple(
-            (len(np.intersect1d(mine[mine >= 0], true)), int((true >= 0).sum()))
-            for mine, true in zip(found.ids[sampled], truth.ids, strict=True)
-        )
+                found.sort()
         clock.lap("compare")
         back = np.argsort(order)
-        part = self.target.part(self._result(rows, found.ids[back], found.distances[back]), lambda _rows, _bytes: None)
+        part = write(self.target, (self.left, self.right), rows, found.ids[back], found.distances[back])
         clock.lap("write")
-        return Joined(part, without, compared, clock.seconds, found.device, measured)
-
-    def _queries(self) -> tuple[pa.Table, Floats, int]:
-        """Read the block; return the rows that have a vector, their vectors, and how many have none."""
-        columns = list(dict.fromkeys([self.left.column, *self.left.payload]))
-        kept, vectors, without = [], [], 0
-        for span in self.spans:
-            for batch in self.left.read(span, columns):
-                some, at = self.left.matrix(batch.column(self.left.column), self.metric)
-                without += batch.num_rows - len(at)
-                payload = batch.select([*self.left.payload, "_rowid"])
-                kept.append(payload if len(at) == batch.num_rows else payload.take(pa.array(at)))
-                vectors.append(some)
-        return pa.Table.from_batches(kept), np.concatenate(vectors), without
-
-    def _probe(
-        self,
-        all_of_it: tuple[Nearest, Checks],
-        routes: NDArray[np.int32],
-        sample: tuple[Nearest, Checks],
-        hands: Hands,
-    ) -> int:
-        """Read each partition that somebody probes once, and let its probers meet its rows; a sample meets all."""
-        assert self.centroids is not None  # noqa: S101  there are routes
-        partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
-        probers, ends = probers_of(routes, len(partitions.rows), hands.count)
-        (found, checks), (truth, of_sample) = all_of_it, sample
-        shares = np.array_split(np.arange(len(truth.queries), dtype=np.int32), hands.count)
-
-        def prepared(group: Group) -> tuple[Group, Rows]:
-            probed = (ends[group.homes, -1] - ends[group.homes, 0]).mean() if len(group.ids) else 0
-            return group, found.prepare(group.vectors, group.ids, probed + len(truth.queries))
-
-        def meet(item: tuple[Group, Rows], hand: int) -> int:
-            (group, rows), compared = item, 0
-            for partition, part in group.partitions():
-                which = probers[ends[partition, hand] : ends[partition, hand + 1]]
-                found.meet(which, rows[part], checks.against(group.ids[part]))
-                compared += len(which) * (part.stop - part.start)
-            if len(shares[hand]):
-                truth.meet(shares[hand], rows, of_sample.against(group.ids))
-            return compared
-
-        wanted = np.full(len(ends), len(truth.queries) > 0) | (ends[:, -1] > ends[:, 0])
-        groups = partitions.read(np.flatnonzero(wanted & (partitions.rows > 0)))
-        compared = sum(hands.over(map(prepared, groups), meet))
-        truth.sort()
-        return compared
+        return Done(clock.seconds, part, "", (), without, compared, found.device, measured)
 
     def _meet_all(self, found: Nearest, checks: Checks, hands: Hands) -> int:
         """Let all rows of the right side pass by."""
@@ -194,34 +153,13 @@ class JoinBlock:
             compared += len(found.queries) * len(ids)
         return compared
 
-    def _result(self, rows: pa.Table, ids: Ids, distances: Floats) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of the result: for each row of the left side its nearest, the nearest first."""
-        schema = self.target.schema.to_arrow()
-        step = max(1, _OUT_ROWS // self.k)
-        find = finder(self.right, int((ids >= 0).sum())) if self.right.payload else None
-        empty = True
-        for start in range(0, len(ids), step):
-            some = ids[start : start + step]
-            there = some >= 0
-            left, rank = np.nonzero(there)
-            if not len(left):
-                continue
-            mine = rows.slice(start, step).take(pa.array(left))
-            near = some[there]
-            theirs = find(near) if find else mine[:0]
-            columns: dict[str, Any] = {}
-            for prefix, side, table, own in (
-                ("left_", self.left, mine, mine["_rowid"].cast(pa.int64())),
-                ("right_", self.right, theirs, pa.array(near)),
-            ):
-                for name in side.named:
-                    columns[named(prefix, name)] = own if name == ROW_ID else table[name]
-            columns["rank"] = pa.array(rank.astype(np.int32))
-            columns["distance"] = pa.array(distances[start : start + step][there])
-            empty = False
-            yield from pa.table([columns[name] for name in schema.names], schema=schema).to_batches()
-        if empty:
-            yield pa.RecordBatch.from_pylist([], schema=schema)
+
+def agreement(found: Ids, true: Ids) -> Measured:
+    """Tell for each row how many of its true neighbours it has found, and how many there are."""
+    return tuple(
+        (len(np.intersect1d(mine[mine >= 0], best)), int((best >= 0).sum()))
+        for mine, best in zip(found, true, strict=True)
+    )
 
 
 class Clock:

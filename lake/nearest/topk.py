@@ -190,3 +190,14 @@ def sort(distances, found):  # type: ignore[no-untyped-def]
             distance, row = distances[i, end], found[i, end]
             distances[i, end], found[i, end] = distances[i, 0], found[i, 0]
             sink(distances, found, i, distance, row, end)
+
+
+@numba.njit(cache=True, nogil=True)
+def merge(places, distances, found, into, into_found):  # type: ignore[no-untyped-def]
+    """Put lines, the nearest first, into the heaps whose places are given."""
+    for n in range(places.shape[0]):
+        i = places[n]
+        for r in range(found.shape[1]):
+            if found[n, r] < 0 or not before(distances[n, r], found[n, r], into[i, 0], into_found[i, 0]):
+                break  # what follows is no nearer
+            sink(into, into_found, i, distances[n, r], found[n, r], into.shape[1])

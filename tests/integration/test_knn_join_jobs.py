@@ -17,6 +17,7 @@ import lake
 from lake.errors import AlreadyExists, InvalidInput
 from lake.run import Event, LocalExecutor, TaskDone, TaskSkipped, ignore
 from tests.support.raycluster import RayCluster
+from tests.support.wide import Wide
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -26,11 +27,11 @@ ORDER = [("left_id", "ascending"), ("rank", "ascending")]
 HOUSE = Path(__file__).parents[2]
 
 
-def tables(place: Path) -> lake.Lake:
+def tables(place: Path, left: int = 2000, right: int = 3000) -> lake.Lake:
     """Two tables; of the right one some rows are indexed, some moved, some new."""
     lk = lake.connect(place)
     rng = np.random.default_rng(5)
-    for name, rows in (("left", 2000), ("right", 3000)):
+    for name, rows in (("left", left), ("right", right)):
         schema = lake.Schema([lake.Column("id", int), lake.Column("vector", lake.Embedding(16))], key="id")
         table = lk.create_table(name, schema)
         for start in range(0, rows, 1000):
@@ -49,12 +50,13 @@ def joined(lk: lake.Lake, executor: Any, into: str) -> pa.Table:
         lk.open_table("right"), 6, recall=0.9, into=into, executor=executor, on_event=lambda _: None
     )
     assert found.report.tasks == 2
+    assert found.report.regions == (2 if lk.open_table("right").version > 20 else 1)
     return lk.open_table(into).to_arrow().sort_by(ORDER)
 
 
-@pytest.fixture(scope="module")
-def lk(tmp_path_factory: pytest.TempPathFactory) -> lake.Lake:
-    return tables(tmp_path_factory.mktemp("joins"))
+@pytest.fixture(scope="module", params=[(2000, 3000), (1000, 30_000)], ids=["blocks", "regions"])
+def lk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> lake.Lake:
+    return tables(tmp_path_factory.mktemp("joins"), *request.param)
 
 
 @pytest.fixture(scope="module")
@@ -80,32 +82,47 @@ def test_on_spark(lk: lake.Lake, locally: pa.Table, spark: Any) -> None:
 _PROGRAM = """
 import os, signal, sys
 import lake
-from lake.run import JobCommitted, LocalExecutor, TaskDone
+from lake.run import JobCommitted, TaskDone
+from tests.support.wide import Wide
+
+heard = []
 
 def listen(event):
     name = f"{type(event).__name__} {getattr(event, 'stage', '')}".strip()
-    if name == sys.argv[2]:
+    heard.append(name)
+    if heard.count(sys.argv[2]) == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 lk = lake.connect(sys.argv[1])
 lk.open_table("left").knn_join(
-    lk.open_table("right"), 6, recall=0.9, into="near", executor=LocalExecutor(1, ), memory="600MiB", job_id="nightly",
-    on_event=listen,
+    lk.open_table("right"), 6, recall=0.9, into="near", executor=Wide(int(sys.argv[3])), memory="600MiB",
+    job_id="nightly", on_event=listen,
 )
 """
+STAGES = ["sort", "sample", "send", "join", "merge"]
 
 
 @pytest.mark.parametrize(
-    "moment", ["TaskDone sort", "StageDone sample", "StageStarted join", "StageDone join", "JobCommitted"]
+    ("moment", "regions"),
+    [
+        *((moment, 1) for moment in ("TaskDone sort", "StageDone sample", "StageStarted join", "StageDone join")),
+        *(
+            (moment, 4)
+            for moment in ("TaskDone send", "StageDone send", "TaskDone join", "StageDone join", "StageDone merge")
+        ),
+        ("JobCommitted", 1),
+        ("JobCommitted", 4),
+    ],
 )
-def test_killed_and_submitted_again(tmp_path: Path, moment: str) -> None:
-    lk = tables(tmp_path)
+def test_killed_and_submitted_again(tmp_path: Path, moment: str, regions: int) -> None:
+    times = 2 if regions > 1 and moment.startswith("TaskDone") else 1
+    lk = tables(tmp_path, *((2000, 3000) if regions == 1 else (1000, 9000)))
     with LocalExecutor(1) as executor:
         wanted = lk.open_table("left").knn_join(
             lk.open_table("right"), 6, recall=0.9, into="wanted", executor=executor, on_event=lambda _: None
         )
     killed = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(tmp_path), moment],
+        [sys.executable, "-c", _PROGRAM, str(tmp_path), moment, str(regions), str(times)],
         cwd=HOUSE,
         env={**os.environ, "PYTHONPATH": str(HOUSE)},
         capture_output=True,
@@ -122,7 +139,7 @@ def test_killed_and_submitted_again(tmp_path: Path, moment: str) -> None:
             6,
             recall=0.9,
             into="near",
-            executor=LocalExecutor(1),
+            executor=Wide(regions),
             memory="600MiB",
             job_id="nightly",
             on_event=events.append,
@@ -135,12 +152,17 @@ def test_killed_and_submitted_again(tmp_path: Path, moment: str) -> None:
     assert near.equals(true)
     assert len(lk.open_table("near").versions()) == 1
     assert wanted.report.pairs == len(near)
-    done = {event.stage for event in events if isinstance(event, TaskSkipped)}
-    again = {event.stage for event in events if isinstance(event, TaskDone)}
-    finished = {"TaskDone sort": set(), "StageDone sample": {"sort", "sample"}, "StageStarted join": {"sort", "sample"}}
+    skipped = [(event.stage, event.key) for event in events if isinstance(event, TaskSkipped)]
+    again = [(event.stage, event.key) for event in events if isinstance(event, TaskDone)]
+    assert not set(skipped) & set(again), "what was done is not done again"
     if moment != "JobCommitted":
-        assert done >= finished.get(moment, {"sort", "sample", "join"}) - {"TaskDone"}
-        assert not again & finished.get(moment, {"sort", "sample", "join"})
+        assert report.regions == regions
+        kind, stage = moment.split()
+        stages = [name for name in STAGES if regions > 1 or name not in {"send", "merge"}]
+        before = stages[: stages.index(stage) + (kind == "StageDone")]
+        begun = {stage} if times > 1 else set()  # who hears of a task that is done comes before the ledger
+        assert {name for name, _ in skipped} == set(before) | begun
+        assert not {name for name, _ in again} & set(before)
     left_over = {path.name for path in (tmp_path / "_jobs").rglob("*") if path.is_file()}
     assert left_over <= {"asked.json", "report.json"}, "nothing else is left"
 
