@@ -18,7 +18,7 @@ from lake.analytics.reports import ClassifyReport
 from lake.analytics.results import columns_of, fraction, slices, values_of, whole_number
 from lake.analytics.votes import check_label, interval, vote
 from lake.errors import InvalidInput
-from lake.join.run import sample as drawn
+from lake.join.sampling import sample as drawn
 from lake.run import Callback, Executor
 from lake.schema import Column
 from lake.table.sql import both, quote
@@ -146,7 +146,7 @@ def _measured(work: Analysis, examples: ByRow, label: str, least: float, size: i
     if not size:
         return None
     chosen = drawn(examples, examples.fragments(), size)
-    some = replace(examples, where=both(examples.where, f"_rowid IN ({','.join(map(str, chosen.tolist()))})"))
+    some = replace(examples, where=both(examples.where, f"_rowid IN ({','.join(map(str, chosen))})"))
     work.join("accuracy", work.plan(some, examples, recall=1.0), apart=True)
     known: Counter[Any] = Counter()
     decided = right = 0

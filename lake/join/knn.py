@@ -14,8 +14,9 @@ from lake.errors import InvalidInput
 from lake.join.conditions import Condition, parse
 from lake.join.plan import Plan, check, choose
 from lake.join.report import Forecast, JoinReport
-from lake.join.run import Job
+from lake.join.run import run
 from lake.join.side import ROW_ID, Side, named
+from lake.join.work import Work
 from lake.nearest.device import kernel
 from lake.run import Callback, Executor, listening
 from lake.run.threads import Hands
@@ -198,4 +199,4 @@ def join(
             repeated=True,
         )
     with listening(on_event) as listen:
-        return Job(plan, conditions, apart, job, folder, target, executor, listen).run()
+        return run(Work(plan, conditions, apart, job, folder, target, executor, listen))

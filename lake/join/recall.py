@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lake.join.conditions import Conditions
+from lake.join.comparison import Comparison
 from lake.join.route import places
-from lake.join.runs import Partitions, Run
-from lake.join.side import Side, take
-from lake.join.sort import Centroids
+from lake.join.sampling import sampled
+from lake.join.work import Work
 from lake.nearest.device import kernel
-from lake.nearest.kernel import Floats, Ids
+from lake.nearest.kernel import Floats
+from lake.run import Executor
 from lake.run.threads import Hands
 
-SAMPLE = 256
 _Z95 = 1.96
 _LEAST = 20  # rows of the sample that have neighbours: fewer prove nothing
 
@@ -124,24 +124,14 @@ class Compare:
 
     Parameters
     ----------
-    ids : tuple of int
-        The row ids of the sample.
+    what : Comparison
     first, last : int
         The partitions, the last excluded.
-
-    Others as `lake.join.tasks.JoinBlock` has them.
     """
 
-    left: Side
-    ids: tuple[int, ...]
+    what: Comparison
     first: int
     last: int
-    k: int
-    metric: str
-    within: float | None
-    centroids: Centroids
-    runs: tuple[Run, ...]
-    conditions: Conditions
 
     @property
     def key(self) -> str:
@@ -150,11 +140,12 @@ class Compare:
 
     def run(self) -> Truth:
         """Meet every row."""
-        queries, ids = sampled(self.left, self.ids, self.metric)
-        found = kernel(queries, self.k, self.metric, self.within)
-        checks = self.conditions.load()
+        what = self.what
+        queries, ids = sampled(what.left, what.sample, what.metric)
+        found = kernel(queries, what.k, what.metric, what.within)
+        checks = what.conditions.load()
         checks.begin(ids)
-        partitions = Partitions(self.runs, self.centroids.folder, normalise=self.metric == "cosine")
+        partitions = what.partitions()
         known, homes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         wanted = self.first + np.flatnonzero(partitions.rows[self.first : self.last])
         with Hands() as hands:
@@ -174,14 +165,6 @@ class Compare:
         return Truth(tuple(distances.ravel().tolist()), tuple(home.ravel().tolist()))
 
 
-def sampled(left: Side, ids: Sequence[int], metric: str) -> tuple[Floats, Ids]:
-    """Read the vectors of a sample; rows that have none are left out."""
-    chosen = np.array(ids, np.int64)
-    table = take(left.snapshot.dataset, chosen, [left.column])
-    vectors, at = left.matrix(table[left.column].combine_chunks(), metric)
-    return vectors, chosen[at]
-
-
 def learn(queries: Floats, centroids: Floats, truths: Sequence[Truth], k: int, metric: str) -> Curve:
     """Find out how many probes each of a sample's true neighbours takes."""
     distances = np.concatenate([np.array(t.distances, np.float32).reshape(-1, k) for t in truths], axis=1)
@@ -190,3 +173,16 @@ def learn(queries: Floats, centroids: Floats, truths: Sequence[Truth], k: int, m
     near, there = np.take_along_axis(homes, best, 1), np.isfinite(np.take_along_axis(distances, best, 1))
     probes = np.where(there, np.take_along_axis(places(queries, centroids, metric), near, axis=1), 0)
     return Curve(probes.astype(np.int32), len(centroids))
+
+
+def reach(work: Work, what: Comparison, workers: Executor) -> Recall:
+    """Learn from the sample how many partitions to probe."""
+    plan = work.plan
+    assert plan.recall is not None  # noqa: S101  no number of probes was given
+    assert what.centroids is not None  # noqa: S101  there are partitions
+    cuts = np.linspace(0, plan.source.partitions, plan.workers + 1).astype(int).tolist()
+    tasks = [Compare(what, first, last) for first, last in pairwise(cuts) if last > first]
+    ledger = work.ledger(vars, lambda kept: Truth(tuple(kept["distances"]), tuple(kept["partitions"])))
+    truths = [result.value for result in work.stage(workers, "sample", tasks, ledger)]
+    queries, _ = sampled(what.left, what.sample, what.metric)
+    return learn(queries, what.centroids.read(), truths, plan.k, plan.metric).reach(plan.recall)

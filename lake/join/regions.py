@@ -15,28 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.index.locality import order
+from lake.join.passing import Slice
 from lake.nearest.kernel import Floats, Ids
 
 _FINE = 16  # parts of a region whose place is found out: the more, the less their work differs
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Some rows of a file that a task has left.
-
-    Parameters
-    ----------
-    block : int
-        Of the left side, whose rows they are.
-    file : str
-        In the job's folder.
-    first, count : int
-    """
-
-    block: int
-    file: str
-    first: int
-    count: int
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,26 @@
-"""The tasks of a join by regions: send rows of the left side to regions, join there, merge what comes back.
-
-What they leave for each other are Lance files in the job's folder, each attempt's own.
-"""
+"""The tasks of a join by regions: send rows of the left side to regions, join there, merge what comes back."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from lance.file import LanceFileReader, LanceFileWriter
-from numpy.typing import NDArray
 
 from lake.join.block import read_block, read_payload, row_ids, write
-from lake.join.conditions import Conditions
+from lake.join.comparison import Clock, Comparison, Done, agreement
+from lake.join.passing import Slice, fetch, leave, lists, matrix
 from lake.join.probe import probe
-from lake.join.recall import sampled
-from lake.join.regions import Piece, Slice
+from lake.join.regions import Piece
 from lake.join.route import route
-from lake.join.runs import Partitions, Run, load
-from lake.join.side import Side, Span
-from lake.join.sort import Centroids
-from lake.join.tasks import Clock, Done, agreement
+from lake.join.runs import load
+from lake.join.sampling import sampled
+from lake.join.side import Span
 from lake.nearest.device import kernel
 from lake.nearest.kernel import Floats, Ids
 from lake.nearest.topk import merge, sort
 from lake.run.threads import Hands
-from lake.storage import Location
-from lake.table.parts import PartedWrite
-
-_ROWS = 4096  # that are written or read at a time
 
 
 @dataclass(frozen=True)
@@ -41,27 +29,20 @@ class SendBlock:
 
     Parameters
     ----------
-    left : Side
+    what : Comparison
     spans : tuple of Span
         The rows.
     number : int
         Of the block.
-    metric : str
-    probes : int
-        How many partitions each row looks into.
-    centroids : Centroids
     regions : str
         The file in which each partition's region stands; see `lake.join.regions.group`.
     count : int
         Of regions.
     """
 
-    left: Side
+    what: Comparison
     spans: tuple[Span, ...]
     number: int
-    metric: str
-    probes: int
-    centroids: Centroids
     regions: str
     count: int
 
@@ -77,15 +58,16 @@ class SendBlock:
 
     def run(self) -> Done:
         """Read, route, send."""
-        clock, folder = Clock(), self.centroids.folder
-        block = read_block(self.left, self.spans, self.metric, [])
+        what, clock = self.what, Clock()
+        assert what.centroids is not None  # noqa: S101  regions are of partitions
+        block = read_block(what.left, self.spans, what.metric, [])
         clock.lap("read")
-        routes = np.empty((0, self.probes), np.int32)
+        routes = np.empty((0, what.probes), np.int32)
         if len(block.vectors):
             with Hands() as hands:
-                routes = route(block.vectors, self.centroids.read(), self.metric, self.probes, hands)
+                routes = route(block.vectors, what.centroids.read(), what.metric, what.probes, hands)
         clock.lap("route")
-        ids, towards = block.ids, load(folder, self.regions)[routes]
+        ids, towards = block.ids, load(what.folder, self.regions)[routes]
         sent = []
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -100,12 +82,12 @@ class SendBlock:
                     {
                         "place": pa.array(block.places[some]),
                         "id": pa.array(ids[some]),
-                        "vector": _lists(block.vectors[some]),
-                        "route": _lists(np.where(here[some], routes[some], -1)),
+                        "vector": lists(block.vectors[some]),
+                        "route": lists(np.where(here[some], routes[some], -1)),
                     }
                 )
 
-        name = leave(folder, "sent", self.key, batches())
+        name = leave(what.folder, "sent", self.key, batches())
         clock.lap("send")
         return Done(clock.seconds, file=name, rows=tuple(sent), without=block.without)
 
@@ -116,32 +98,15 @@ class JoinPiece:
 
     Parameters
     ----------
-    left : Side
+    what : Comparison
     piece : Piece
-    k, metric, within
-        See `lake.join.knn_join`.
-    probes : int
-        How many partitions each row looks into.
-    centroids : Centroids
     regions : str
         As `SendBlock` has it.
-    runs : tuple of Run
-    conditions : Conditions
-    sample : tuple of int
-        Row ids: those look into the whole region besides, and what they find is the truth.
     """
 
-    left: Side
+    what: Comparison
     piece: Piece
-    k: int
-    metric: str
-    within: float | None
-    probes: int
-    centroids: Centroids
     regions: str
-    runs: tuple[Run, ...]
-    conditions: Conditions
-    sample: tuple[int, ...]
 
     @property
     def key(self) -> str:
@@ -155,31 +120,29 @@ class JoinPiece:
 
     def run(self) -> Done:
         """Fetch, compare, list."""
-        clock, folder = Clock(), self.centroids.folder
-        true, of_true = sampled(self.left, self.sample, self.metric)
+        what, clock = self.what, Clock()
+        sample = () if self.piece.number else what.sample
+        true, of_true = sampled(what.left, sample, what.metric)
         count = self.rows + len(of_true)
-        vectors, routes = np.empty((count, true.shape[1]), np.float32), np.empty((self.rows, self.probes), np.int32)
+        vectors, routes = np.empty((count, true.shape[1]), np.float32), np.empty((self.rows, what.probes), np.int32)
         ids, places = np.empty(count, np.int64), np.empty(count, np.int64)
         first = 0
-        for batch in fetch(folder, self.piece.slices):
+        for batch in fetch(what.folder, self.piece.slices):
             part = slice(first, first := first + batch.num_rows)
             places[part], ids[part] = batch["place"], batch["id"]
-            vectors[part], routes[part] = _matrix(batch, "vector"), _matrix(batch, "route")
-        vectors[first:], ids[first:], places[first:] = true, of_true, np.flatnonzero(np.isin(self.sample, of_true))
+            vectors[part], routes[part] = matrix(batch, "vector"), matrix(batch, "route")
+        vectors[first:], ids[first:], places[first:] = true, of_true, np.flatnonzero(np.isin(sample, of_true))
         clock.lap("fetch")
         with Hands() as hands:
-            found = kernel(vectors, self.k, self.metric, self.within, hands)
-            checks = self.conditions.load()
+            found = kernel(vectors, what.k, what.metric, what.within, hands)
+            checks = what.conditions.load()
             checks.begin(ids)
-            partitions = Partitions(self.runs, folder, normalise=self.metric == "cosine")
-            here = np.flatnonzero(load(folder, self.regions) == self.piece.region)
-            compared = probe(found, checks, routes, partitions, here, hands=hands)
+            here = np.flatnonzero(load(what.folder, self.regions) == self.piece.region)
+            compared = probe(found, checks, routes, what.partitions(), here, hands=hands)
         found.sort()
         clock.lap("compare")
-        batch = pa.record_batch(
-            {"place": pa.array(places), "id": _lists(found.ids), "distance": _lists(found.distances)}
-        )
-        name = leave(folder, "found", self.key, [batch])
+        batch = pa.record_batch({"place": pa.array(places), "id": lists(found.ids), "distance": lists(found.distances)})
+        name = leave(what.folder, "found", self.key, [batch])
         clock.lap("list")
         return Done(clock.seconds, file=name, rows=(self.rows, len(of_true)), compared=compared, device=found.device)
 
@@ -190,34 +153,22 @@ class MergeBlock:
 
     Parameters
     ----------
-    left, right : Side
+    what : Comparison
     spans : tuple of Span
         The rows of the block.
     number : int
         Of the block.
-    k : int
-    folder : Location
-        The job's.
     lists : tuple of Slice
         Where they are, in the files that `JoinPiece` has left.
-    sample : tuple of int
-        Row ids.
     truths : tuple of Slice
-        What they have found everywhere.
-    target : PartedWrite
-        Where the result goes.
+        Those of the sample.
     """
 
-    left: Side
-    right: Side
+    what: Comparison
     spans: tuple[Span, ...]
     number: int
-    k: int
-    folder: Location
     lists: tuple[Slice, ...]
-    sample: tuple[int, ...]
     truths: tuple[Slice, ...]
-    target: PartedWrite
 
     @property
     def key(self) -> str:
@@ -231,50 +182,22 @@ class MergeBlock:
 
     def run(self) -> Done:
         """Read, merge, write."""
-        clock = Clock()
-        rows = read_payload(self.left, self.spans)
+        what, clock = self.what, Clock()
+        rows = read_payload(what.left, self.spans)
         clock.lap("read")
         ids, distances = self._merged(len(rows), self.lists)
-        true, _ = self._merged(len(self.sample), self.truths)
-        _, mine, theirs = np.intersect1d(row_ids(rows), self.sample, return_indices=True)
+        true, _ = self._merged(len(what.sample), self.truths)
+        _, mine, theirs = np.intersect1d(row_ids(rows), what.sample, return_indices=True)
         measured = agreement(ids[mine], true[theirs])
         clock.lap("merge")
-        part = write(self.target, (self.left, self.right), rows, ids, distances)
+        part = write(what.target, (what.left, what.right), rows, ids, distances)
         clock.lap("write")
         return Done(clock.seconds, part, measured=measured)
 
     def _merged(self, rows: int, lists: Sequence[Slice]) -> tuple[Ids, Floats]:
-        ids, distances = np.full((rows, self.k), -1, np.int64), np.full((rows, self.k), np.inf, np.float32)
-        for batch in fetch(self.folder, lists):
-            merge(batch["place"].to_numpy(), _matrix(batch, "distance"), _matrix(batch, "id"), distances, ids)
+        shape = (rows, self.what.k)
+        ids, distances = np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32)
+        for batch in fetch(self.what.folder, lists):
+            merge(batch["place"].to_numpy(), matrix(batch, "distance"), matrix(batch, "id"), distances, ids)
         sort(distances, ids)
         return ids, distances
-
-
-def leave(folder: Location, kind: str, key: str, batches: Iterable[pa.RecordBatch]) -> str:
-    """Write a file for the tasks of the next stage; return its name."""
-    name = f"{kind}/{key}-{uuid.uuid4().hex}.lance"
-    file = folder.join(name)
-    with LanceFileWriter(file.uri, storage_options=dict(file.options) or None) as writer:
-        for batch in batches:
-            for first in range(0, max(1, batch.num_rows), _ROWS):  # of small pieces fewer bytes are copied
-                writer.write_batch(batch.slice(first, _ROWS))
-    return name
-
-
-def fetch(folder: Location, slices: Sequence[Slice]) -> Iterator[pa.RecordBatch]:
-    """Read what tasks have left."""
-    for some in slices:
-        file = folder.join(some.file)
-        reader = LanceFileReader(file.uri, storage_options=dict(file.options) or None)
-        yield from reader.read_range(some.first, some.count, batch_size=_ROWS).to_batches()
-
-
-def _lists(matrix: NDArray[Any]) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
-
-
-def _matrix(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
-    lists = batch[name]
-    found: NDArray[Any] = lists.flatten().to_numpy().reshape(len(lists), lists.type.list_size)
-    return found

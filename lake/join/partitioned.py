@@ -1,0 +1,66 @@
+"""The partitions of the right side: centroids, and rows in their order, out of an index or sorted by the job."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lake.index.model import read_model
+from lake.index.spec import IndexSpec
+from lake.index.train import train
+from lake.join.plan import segment_file
+from lake.join.runs import Run, save
+from lake.join.side import spans
+from lake.join.sort import Centroids, SortRows
+from lake.join.work import Work
+from lake.nearest.kernel import Ids
+from lake.run import Executor
+from lake.storage import Files
+
+_TRAINING_FLOP = 150e9  # a fraction of what an index is given: it is used once
+
+
+def find_centroids(work: Work) -> Centroids:
+    """Take the centroids of the index, or train some; a job that goes on keeps those that it has."""
+    kept = Centroids(work.folder, "centroids.npy")
+    if Files(work.folder).exists(kept.name):
+        return kept
+    plan, index = work.plan, work.plan.source.index
+    if index is not None:
+        found = read_model(plan.right.snapshot, index.name).centroids
+    else:
+        spec = IndexSpec(
+            "join", plan.right.column, "IVF_FLAT", plan.metric, {"partitions": plan.source.partitions}, "", 0
+        )
+        found = train(plan.right.snapshot.dataset, spec, flop=_TRAINING_FLOP).centroids
+    save(work.folder, kept.name, found.astype(np.float32))
+    return kept
+
+
+def find_runs(work: Work, centroids: Centroids, workers: Executor) -> tuple[Run, ...]:
+    """Find the segments of the index, and sort what it does not cover."""
+    plan, right = work.plan, work.plan.right
+    runs: list[Run] = []
+    if plan.source.how == "index" and plan.source.index is not None:
+        # Whatever became of its rows since: what is alive where it indexed them, and passes the filter.
+        runs += [
+            Run(segment_file(right, segment.id), "flat", _live(work, segment.fragments, segment.id))
+            for segment in plan.source.index.segments
+        ]
+    blocks = spans(dict(plan.source.loose), plan.sort_rows) if plan.source.loose else []
+    tasks = [SortRows(right, block, plan.metric, centroids, at) for at, block in enumerate(blocks)]
+    found = work.stage(workers, "sort", tasks, work.ledger())
+    return (*runs, *(Run(work.folder.join(r.value), "vector") for r in found))
+
+
+def _live(work: Work, fragments: frozenset[int], segment: str) -> str:
+    """Note which rows of a segment are to be found: alive, where it indexed them, and passing the filter."""
+    right = work.plan.right
+    ids: list[Ids] = [np.empty(0, np.int64)]
+    for fragment, rows in work.plan.right_rows.items():
+        if fragment in fragments:
+            ids += [
+                b.column("_rowid").to_numpy().astype(np.int64) for b in right.read((fragment, 0, rows), [], 1 << 16)
+            ]
+    name = f"live-{segment}.npy"
+    save(work.folder, name, np.sort(np.concatenate(ids)))
+    return name
