@@ -12,7 +12,7 @@ from lance.fragment import FragmentMetadata
 
 from lake.join.conditions import Conditions
 from lake.join.runs import Partitions, Run
-from lake.join.side import Side
+from lake.join.side import Side, Span
 from lake.join.sort import Centroids
 from lake.nearest.kernel import Ids
 from lake.storage import Location
@@ -60,6 +60,34 @@ class Comparison:
     def partitions(self) -> Partitions:
         """Open the partitions of the right side."""
         return Partitions(self.runs, self.folder, normalise=self.metric == "cosine")
+
+
+@dataclass(frozen=True)
+class OfBlock:
+    """A task of a block of the left side.
+
+    Parameters
+    ----------
+    what : Comparison
+    spans : tuple of Span
+        The rows of the block.
+    number : int
+        Of the block.
+    """
+
+    what: Comparison
+    spans: tuple[Span, ...]
+    number: int
+
+    @property
+    def key(self) -> str:
+        """The number."""
+        return f"{self.number:06d}"
+
+    @property
+    def rows(self) -> int:
+        """How many it goes through."""
+        return sum(held for _, _, held in self.spans)
 
 
 @dataclass(frozen=True)

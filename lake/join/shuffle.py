@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from lake.join.block import read_block, read_payload, row_ids, write
-from lake.join.comparison import Clock, Comparison, Done, agreement
+from lake.join.comparison import Clock, Comparison, Done, OfBlock, agreement
 from lake.join.passing import Slice, fetch, leave, lists, matrix
 from lake.join.probe import probe
 from lake.join.regions import Piece
 from lake.join.route import route
 from lake.join.runs import load
 from lake.join.sampling import sampled
-from lake.join.side import Span
 from lake.nearest.device import kernel
 from lake.nearest.kernel import Floats, Ids
 from lake.nearest.topk import merge, sort
@@ -24,37 +23,19 @@ from lake.run.threads import Hands
 
 
 @dataclass(frozen=True)
-class SendBlock:
+class SendBlock(OfBlock):
     """Send rows of a block of the left side to the regions that they look into.
 
     Parameters
     ----------
-    what : Comparison
-    spans : tuple of Span
-        The rows.
-    number : int
-        Of the block.
     regions : str
         The file in which each partition's region stands; see `lake.join.regions.group`.
     count : int
         Of regions.
     """
 
-    what: Comparison
-    spans: tuple[Span, ...]
-    number: int
     regions: str
     count: int
-
-    @property
-    def key(self) -> str:
-        """The number."""
-        return f"{self.number:06d}"
-
-    @property
-    def rows(self) -> int:
-        """How many it sends."""
-        return sum(held for _, _, held in self.spans)
 
     def run(self) -> Done:
         """Read, route, send."""
@@ -148,37 +129,19 @@ class JoinPiece:
 
 
 @dataclass(frozen=True)
-class MergeBlock:
+class MergeBlock(OfBlock):
     """Merge what the rows of a block have found in the regions, and write the rows of the result.
 
     Parameters
     ----------
-    what : Comparison
-    spans : tuple of Span
-        The rows of the block.
-    number : int
-        Of the block.
     lists : tuple of Slice
         Where they are, in the files that `JoinPiece` has left.
     truths : tuple of Slice
         Those of the sample.
     """
 
-    what: Comparison
-    spans: tuple[Span, ...]
-    number: int
     lists: tuple[Slice, ...]
     truths: tuple[Slice, ...]
-
-    @property
-    def key(self) -> str:
-        """The number."""
-        return f"{self.number:06d}"
-
-    @property
-    def rows(self) -> int:
-        """How many it merges."""
-        return sum(held for _, _, held in self.spans)
 
     def run(self) -> Done:
         """Read, merge, write."""

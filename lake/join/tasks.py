@@ -7,42 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from lake.join.block import read_block, write
-from lake.join.comparison import Clock, Comparison, Done, Measured, agreement
+from lake.join.comparison import Clock, Done, Measured, OfBlock, agreement
 from lake.join.conditions import Checks
 from lake.join.probe import probe
 from lake.join.route import route
-from lake.join.side import Span
 from lake.nearest.device import kernel
 from lake.nearest.kernel import Nearest
 from lake.run.threads import Hands
 
 
 @dataclass(frozen=True)
-class JoinBlock:
-    """Find the nearest rows of a block of the left side.
-
-    Parameters
-    ----------
-    what : Comparison
-    spans : tuple of Span
-        The rows of the left side.
-    number : int
-        Of the block.
-    """
-
-    what: Comparison
-    spans: tuple[Span, ...]
-    number: int
-
-    @property
-    def key(self) -> str:
-        """The number."""
-        return f"{self.number:06d}"
-
-    @property
-    def rows(self) -> int:
-        """How many it joins."""
-        return sum(held for _, _, held in self.spans)
+class JoinBlock(OfBlock):
+    """Find the nearest rows of a block of the left side."""
 
     def run(self) -> Done:
         """Read, route, compare, write."""

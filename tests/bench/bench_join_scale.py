@@ -11,22 +11,27 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 
 import lake
+from lake.join.plan import Plan
+from lake.join.report import JoinReport
 from lake.run import ignore
-from lake.run.local import THREAD_VARIABLES
+from lake.run.local import THREAD_VARIABLES, cpus
 from tests.bench.bench_append import rows_table
 from tests.bench.bench_join import table_of
 from tests.bench.harness import Line, sgemm
 from tests.bench.join_peers import RECALL, K
 from tests.bench.vectors import vectors
+from tests.support.wide import Wide
 
 _PARTITION_ROWS = 244
 _WORKERS_BAR, _MEMORY_BAR = 1.7, 1.3
 _MEMORY_ROWS = 2_000_000  # 3 GB of vectors
 _PAIRS = 2
+_MANY = 32  # workers
 
 
 def run(folder: Path, rows: int) -> list[Line]:
@@ -46,7 +51,7 @@ def run(folder: Path, rows: int) -> list[Line]:
         assert recall is not None
         costs.append((size, (time.perf_counter() - started) * 1e6 / len(few), recall.measured))
         if size == rows:
-            lines += _workers(folder, rows)
+            lines += [*_workers(folder, rows), _regions(lk, right)]
         shutil.rmtree(right.uri)
     told = ", ".join(f"{size:,}: {cost:.0f} ({recall:.3f})" for size, cost, recall in costs)
     (small, first, _), (large, last, _) = costs[0], costs[-1]
@@ -123,6 +128,32 @@ def _workers(folder: Path, rows: int) -> list[Line]:
         Line(what, two, measured[1, 1], "s", ratio, bar, ratio >= _WORKERS_BAR, note),
         Line("the same against 1 whose reading has the other core", two, measured[1, 2], "s", helped, "", True, ""),
     ]
+
+
+def _regions(lk: lake.Lake, right: lake.Table) -> Line:
+    """Add up the time of all tasks, cut for many workers: by regions of partitions, and by blocks of the left side."""
+    left = lk.open_table("left")
+
+    def join() -> tuple[float, JoinReport]:
+        report = left.knn_join(
+            right, K, metric="l2", nprobe=16, right_column="vector", executor=Wide(_MANY), on_event=ignore
+        ).report
+        return sum(spent for name, spent in report.seconds.items() if name.startswith("tasks: ")), report
+
+    ours, told = join()
+    with patch.object(Plan, "regions", 1):
+        theirs, other = join()
+    assert (told.regions > 1, other.regions) == (True, 1)
+    return Line(
+        f"all tasks of that join cut for {_MANY} workers, by {told.regions} regions, against by {other.tasks} blocks",
+        ours,
+        theirs,
+        "s",
+        theirs / ours,
+        "",
+        True,
+        f"a row of the left side was sent to {told.met:.1f} regions; this process has {cpus()} threads",
+    )
 
 
 _PROGRAM = """
