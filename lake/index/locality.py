@@ -44,6 +44,7 @@ def order(centroids: Floats, fewest: int = 4) -> NDArray[np.int64]:
 def _direction(points: Floats, before: Floats) -> Floats:
     """Find the direction of the largest spread, nearly, by the power method; not against the direction before."""
     apart = points - points.mean(axis=0)
+    apart /= max(np.abs(apart).max(), np.finfo(np.float32).tiny)  # the lengths of long ones could not be squared
     direction = apart[np.einsum("nd,nd->n", apart, apart).argmax()]
     for _ in range(_ROUNDS):
         direction = (apart @ direction) @ apart

@@ -102,8 +102,8 @@ class Done:
         The files of the result's rows.
     file : str
         What the task left for the next stage, in the job's folder.
-    rows : tuple of int
-        How many rows it has there for each of the next stage's tasks.
+    counts : tuple of int
+        Rows that it has left: of `SendBlock` for each region, of `JoinPiece` those of the piece and of the sample.
     without : int
         Rows of the left side that have no vector.
     compared : int
@@ -117,7 +117,7 @@ class Done:
     seconds: dict[str, float] = field(hash=False)
     part: Part | None = None
     file: str = ""
-    rows: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
     without: int = 0
     compared: int = 0
     device: str = ""
@@ -135,7 +135,7 @@ def decode(data: dict[str, Any]) -> Done:
     part = data["part"]
     if part is not None:
         part = Part(tuple(FragmentMetadata.from_json(json.dumps(f)) for f in part["fragments"]), part["rows"])
-    return Done(**(data | {"part": part, "rows": tuple(data["rows"])}))
+    return Done(**(data | {"part": part, "counts": tuple(data["counts"])}))
 
 
 def agreement(found: Ids, true: Ids) -> Measured:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,12 +92,6 @@ class Checks:
         """Say which rows of the left side the queries are."""
         self._own = queries if self._apart else queries[:0]
         self._codes = _of(self._left, queries)
-
-    def of(self, queries: Ids) -> Checks:
-        """Return the conditions for other queries."""
-        other = copy(self)
-        other.begin(queries)
-        return other
 
     def against(self, rows: Ids) -> Pairs | None:
         """Return what the kernel needs to check the queries against some rows."""

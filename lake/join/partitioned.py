@@ -46,7 +46,9 @@ def find_runs(work: Work, centroids: Centroids, workers: Executor) -> tuple[Run,
             Run(segment_file(right, segment.id), "flat", _live(work, segment.fragments, segment.id))
             for segment in plan.source.index.segments
         ]
-    blocks = spans(dict(plan.source.loose), plan.sort_rows) if plan.source.loose else []
+    blocks = []
+    if plan.source.loose:
+        blocks = spans(dict(plan.source.loose), work.keep("sorted.json", rows=plan.sort_rows)["rows"])
     tasks = [SortRows(right, block, plan.metric, centroids, at) for at, block in enumerate(blocks)]
     found = work.stage(workers, "sort", tasks, work.ledger())
     return (*runs, *(Run(work.folder.join(r.value), "vector") for r in found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from lake.storage import Location
 
 _ROWS = 4096  # that are written or read at a time
+_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,14 @@ def leave(folder: Location, kind: str, key: str, batches: Iterable[pa.RecordBatc
 
 def fetch(folder: Location, slices: Sequence[Slice]) -> Iterator[pa.RecordBatch]:
     """Read what tasks have left."""
-    for some in slices:
+
+    def begin(some: Slice) -> LanceFileReader:
         file = folder.join(some.file)
-        reader = LanceFileReader(file.uri, storage_options=dict(file.options) or None)
-        yield from reader.read_range(some.first, some.count, batch_size=_ROWS).to_batches()
+        return LanceFileReader(file.uri, storage_options=dict(file.options) or None)
+
+    with ThreadPoolExecutor(_READERS) as ahead:  # a store takes its time for each file
+        for some, reader in zip(slices, ahead.map(begin, slices), strict=True):
+            yield from reader.read_range(some.first, some.count, batch_size=_ROWS).to_batches()
 
 
 def lists(matrix: NDArray[Any]) -> pa.FixedSizeListArray:

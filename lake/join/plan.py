@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -55,6 +55,15 @@ class Source:
     index: BuiltIndex | None = None
     loose: Mapping[int, int] = field(default_factory=dict, hash=False)
     why: str = ""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a join is cut into tasks; see `Plan`."""
+
+    block_rows: int
+    most_rows: int
+    regions: int
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,11 @@ class Plan:
             return 1
         return min((count for count in _REGIONS if count <= max(1, self.source.partitions // 4)), key=self._cost)
 
+    def cut(self, probes: int) -> Cut:
+        """Cut the join into tasks, once it is known how many partitions each row looks into."""
+        known = replace(self, probes=probes or None)
+        return Cut(known.block_rows, known.most_rows, known.regions)
+
     @property
     def tasks(self) -> int:
         """Tasks that compare rows."""
@@ -173,7 +187,9 @@ class Plan:
 
     def met(self, regions: int) -> float:
         """Tell how many regions a row of the left side is expected to look into."""
-        return min(regions, self.probes or _PROBES, 1 + _SPREAD * float(np.log2(regions)))
+        probes = self.probes or _PROBES
+        anywhere = regions * probes / max(1, self.source.partitions)
+        return min(regions, probes, max(1 + _SPREAD * float(np.log2(regions)), anywhere))
 
     @property
     def sort_rows(self) -> int:

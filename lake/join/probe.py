@@ -15,10 +15,11 @@ from lake.run.threads import Hands
 def probe(
     found: Nearest,
     checks: Checks,
-    routes: NDArray[np.int32],
+    pairs: tuple[NDArray[np.int32], NDArray[np.int32]],
     partitions: Partitions,
     those: NDArray[np.int64],
     *,
+    others: int,
     hands: Hands,
 ) -> int:
     """Let queries meet the rows of the partitions that they look into.
@@ -28,12 +29,13 @@ def probe(
     found : Nearest
     checks : Checks
         Begun with the same queries.
-    routes : int32, shape (n, probes)
-        The partitions of the first n queries, -1 for none. Queries beyond them look into all partitions: what they
-        find is the truth.
+    pairs : (int32, int32), shapes (m,)
+        Queries, ascending, and partitions that they look into.
     partitions : Partitions
     those : int64
         The partitions to be read, ascending; those that nobody looks into are not.
+    others : int
+        So many of the last queries look into all of them: what they find is the truth.
     hands : Hands
 
     Returns
@@ -41,9 +43,9 @@ def probe(
     int
         How many pairs met, those of queries that look everywhere left out.
     """
-    probers, ends = probers_of(routes, len(partitions.rows), hands.count)
-    everywhere = np.array_split(np.arange(len(routes), len(found.queries), dtype=np.int32), hands.count)
-    others = len(found.queries) - len(routes)
+    probers, ends = probers_of(*pairs, len(partitions.rows), hands.count)
+    count = len(found.queries)
+    everywhere = np.array_split(np.arange(count - others, count, dtype=np.int32), hands.count)
 
     def prepared(group: Group) -> tuple[Group, Rows]:
         probed = (ends[group.homes, -1] - ends[group.homes, 0]).mean() if len(group.ids) else 0

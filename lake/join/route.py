@@ -38,31 +38,32 @@ def route(
     return found.ids.astype(np.int32)
 
 
-def probers_of(routes: NDArray[np.int32], partitions: int, hands: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def probers_of(
+    queries: NDArray[np.int32], routes: NDArray[np.int32], partitions: int, hands: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Turn routes around: who looks into each partition, in shares that no two hands have a query of in common.
 
     Parameters
     ----------
-    routes : int32, shape (n, probes)
-        -1 for no partition.
+    queries : int32, shape (n,)
+        Positions of vectors, ascending.
+    routes : int32, shape (n,)
+        A partition that each looks into.
     partitions, hands : int
         How many there are.
 
     Returns
     -------
-    probers : int32, shape (routes that lead somewhere,)
+    probers : int32, shape (n,)
         Positions of vectors.
     ends : int64, shape (partitions, hands + 1)
         The share of a hand is ``probers[ends[partition, hand] : ends[partition, hand + 1]]``.
     """
-    there = np.flatnonzero(routes.ravel() >= 0)
-    queries = there // max(1, routes.shape[1])
-    shares = routes.ravel()[there].astype(np.int64) * hands + queries % hands
     narrow = np.uint16 if partitions * hands <= 1 << 16 else np.int64  # which numpy sorts many times faster
-    order = np.argsort(shares.astype(narrow), kind="stable")
+    shares = (routes * hands + queries % hands).astype(narrow)
     ends = np.append(0, np.cumsum(np.bincount(shares, minlength=partitions * hands)))
     edges = np.arange(partitions)[:, None] * hands + np.arange(hands + 1)
-    return queries[order].astype(np.int32), ends[edges]
+    return queries[np.argsort(shares, kind="stable")], ends[edges]
 
 
 def places(vectors: Floats, centroids: Floats, metric: str) -> NDArray[np.int32]:

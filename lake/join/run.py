@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from lake.join.comparison import Comparison, Done
 from lake.join.conditions import number
 from lake.join.partitioned import find_centroids, find_runs
+from lake.join.plan import Cut
 from lake.join.recall import Recall, reach
 from lake.join.report import JoinReport
 from lake.join.sampling import sample
@@ -45,11 +46,12 @@ def run(work: Work) -> JoinReport:
                 what = replace(what, centroids=centroids, runs=find_runs(work, centroids, workers))
             what, recall = _probes(work, what, workers, seconds)
         with lap(seconds, "join"):
+            cut = Cut(**work.keep("cut.json", **asdict(plan.cut(what.probes))))
             others: list[TaskResult[Done]] = []
-            if plan.regions == 1:
-                joined = by_blocks(work, what, workers)
+            if cut.regions == 1:
+                joined = by_blocks(work, what, cut, workers)
             else:
-                joined, others = by_regions(work, what, workers)
+                joined, others = by_regions(work, what, cut, workers)
         receipts = [result.value for result in (*joined, *others)]
         if what.sample:
             measured = np.array(sorted(pair for r in receipts for pair in r.measured), np.int64).reshape(-1, 2)
@@ -81,8 +83,8 @@ def run(work: Work) -> JoinReport:
         2.0 * plan.left.dimension * compared,
         seconds,
         device=", ".join(sorted({r.device for r in receipts} - {""})) or "cpu",
-        regions=plan.regions,
-        met=1.0 if plan.regions == 1 else sum(result.value.rows[0] for result in joined) / left,
+        regions=cut.regions,
+        met=1.0 if cut.regions == 1 else sum(result.value.counts[0] for result in joined) / left,
     )
 
 
@@ -96,7 +98,8 @@ def _probes(
     plan = work.plan
     drawn = replace(what, sample=sample(plan.left, plan.left_rows))
     if plan.probes is not None:
-        return replace(drawn, probes=min(plan.probes, plan.source.partitions)), None
+        assert what.centroids is not None  # noqa: S101  there are partitions, of few vectors fewer than planned
+        return replace(drawn, probes=min(plan.probes, len(what.centroids.read()))), None
     with lap(seconds, "sample"):
         recall = reach(work, drawn, workers)
     return replace(what, probes=recall.probes), recall

@@ -58,19 +58,20 @@ class SendBlock(OfBlock):
                 # Neighbours stand together, so that what is gathered for a partition lies close by in memory.
                 nearest = routes[some, here[some].argmax(axis=1)]
                 some = some[np.argsort(nearest, kind="stable")]
+                ends = np.append(0, np.cumsum(here[some].sum(axis=1))).astype(np.int32)
                 sent.append(len(some))
                 yield pa.record_batch(
                     {
                         "place": pa.array(block.places[some]),
                         "id": pa.array(ids[some]),
                         "vector": lists(block.vectors[some]),
-                        "route": lists(np.where(here[some], routes[some], -1)),
+                        "route": pa.ListArray.from_arrays(pa.array(ends), pa.array(routes[some][here[some]])),
                     }
                 )
 
         name = leave(what.folder, "sent", self.key, batches())
         clock.lap("send")
-        return Done(clock.seconds, file=name, rows=tuple(sent), without=block.without)
+        return Done(clock.seconds, file=name, counts=tuple(sent), without=block.without)
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,15 @@ class JoinPiece:
         sample = () if self.piece.number else what.sample
         true, of_true = sampled(what.left, sample, what.metric)
         count = self.rows + len(of_true)
-        vectors, routes = np.empty((count, true.shape[1]), np.float32), np.empty((self.rows, what.probes), np.int32)
+        vectors = np.empty((count, true.shape[1]), np.float32)
         ids, places = np.empty(count, np.int64), np.empty(count, np.int64)
-        first = 0
+        queries, routes, first = [np.empty(0, np.int32)], [np.empty(0, np.int32)], 0
         for batch in fetch(what.folder, self.piece.slices):
-            part = slice(first, first := first + batch.num_rows)
-            places[part], ids[part] = batch["place"], batch["id"]
-            vectors[part], routes[part] = matrix(batch, "vector"), matrix(batch, "route")
+            part = np.arange(first, first + batch.num_rows, dtype=np.int32)
+            places[part], ids[part], vectors[part] = batch["place"], batch["id"], matrix(batch, "vector")
+            queries.append(np.repeat(part, batch["route"].value_lengths()))
+            routes.append(batch["route"].flatten().to_numpy())
+            first += batch.num_rows
         vectors[first:], ids[first:], places[first:] = true, of_true, np.flatnonzero(np.isin(sample, of_true))
         clock.lap("fetch")
         with Hands() as hands:
@@ -119,13 +122,14 @@ class JoinPiece:
             checks = what.conditions.load()
             checks.begin(ids)
             here = np.flatnonzero(load(what.folder, self.regions) == self.piece.region)
-            compared = probe(found, checks, routes, what.partitions(), here, hands=hands)
+            pairs = np.concatenate(queries), np.concatenate(routes)
+            compared = probe(found, checks, pairs, what.partitions(), here, others=len(of_true), hands=hands)
         found.sort()
         clock.lap("compare")
         batch = pa.record_batch({"place": pa.array(places), "id": lists(found.ids), "distance": lists(found.distances)})
         name = leave(what.folder, "found", self.key, [batch])
         clock.lap("list")
-        return Done(clock.seconds, file=name, rows=(self.rows, len(of_true)), compared=compared, device=found.device)
+        return Done(clock.seconds, file=name, counts=(self.rows, len(of_true)), compared=compared, device=found.device)
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,9 @@ class MergeBlock(OfBlock):
         rows = read_payload(what.left, self.spans)
         clock.lap("read")
         ids, distances = self._merged(len(rows), self.lists)
-        true, _ = self._merged(len(what.sample), self.truths)
         _, mine, theirs = np.intersect1d(row_ids(rows), what.sample, return_indices=True)
+        # There is a file for each region, which few blocks need to read.
+        true, _ = self._merged(len(what.sample), self.truths if len(mine) else ())
         measured = agreement(ids[mine], true[theirs])
         clock.lap("merge")
         part = write(what.target, (what.left, what.right), rows, ids, distances)

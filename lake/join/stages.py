@@ -6,6 +6,7 @@ import numpy as np
 
 from lake.join.comparison import Comparison, Done, decode, encode
 from lake.join.passing import Slice
+from lake.join.plan import Cut
 from lake.join.regions import group, lists_of, pieces
 from lake.join.route import route
 from lake.join.runs import save
@@ -22,14 +23,14 @@ _ROUTED = 2048  # rows of the left side by which regions get about as much to do
 Results = list[TaskResult[Done]]
 
 
-def by_blocks(work: Work, what: Comparison, workers: Executor) -> Results:
+def by_blocks(work: Work, what: Comparison, cut: Cut, workers: Executor) -> Results:
     """Let each task read what its block of the left side needs."""
-    blocks = spans(dict(work.plan.left_rows), work.plan.block_rows)
+    blocks = spans(dict(work.plan.left_rows), cut.block_rows)
     tasks = [JoinBlock(what, block, at) for at, block in enumerate(blocks)]
     return work.stage(workers, "join", tasks, work.ledger(encode, decode))
 
 
-def by_regions(work: Work, what: Comparison, workers: Executor) -> tuple[Results, Results]:
+def by_regions(work: Work, what: Comparison, cut: Cut, workers: Executor) -> tuple[Results, Results]:
     """Send rows to regions, join there, merge.
 
     Returns
@@ -38,30 +39,30 @@ def by_regions(work: Work, what: Comparison, workers: Executor) -> tuple[Results
         Of the tasks that compared, and of the others.
     """
     plan, ledger = work.plan, work.ledger(encode, decode)
-    regions = _grouped(work, what)
-    blocks = spans(dict(plan.left_rows), plan.block_rows)
-    sends = [SendBlock(what, block, at, regions, plan.regions) for at, block in enumerate(blocks)]
+    regions = _grouped(work, what, cut.regions)
+    blocks = spans(dict(plan.left_rows), cut.block_rows)
+    sends = [SendBlock(what, block, at, regions, cut.regions) for at, block in enumerate(blocks)]
     sent = work.stage(workers, "send", sends, ledger)
-    counts = np.array([result.value.rows for result in sent], np.int64)
+    counts = np.array([result.value.counts for result in sent], np.int64)
     made = [
         piece
-        for piece in pieces([result.value.file for result in sent], counts, plan.most_rows)
+        for piece in pieces([result.value.file for result in sent], counts, cut.most_rows)
         if piece.slices or (what.sample and not piece.number)
     ]
     joined = work.stage(workers, "join", [JoinPiece(what, piece, regions) for piece in made], ledger)
     lists = lists_of(len(blocks), made, [result.value.file for result in joined])
     # The lists of the sample stand behind the others.
-    truths = tuple(Slice(-1, result.value.file, *result.value.rows) for result in joined if result.value.rows[1])
+    truths = tuple(Slice(-1, result.value.file, *result.value.counts) for result in joined if result.value.counts[1])
     merges = [MergeBlock(what, block, at, lists[at], truths) for at, block in enumerate(blocks)]
     return joined, [*sent, *work.stage(workers, "merge", merges, ledger)]
 
 
-def _grouped(work: Work, what: Comparison) -> str:
+def _grouped(work: Work, what: Comparison, regions: int) -> str:
     """Group partitions into regions; a job that goes on keeps those that it has."""
     name, plan = "regions.npy", work.plan
     if what.centroids is not None and not Files(work.folder).exists(name):
         asked, _ = sampled(plan.left, sample(plan.left, plan.left_rows, _ROUTED), plan.metric)
         centroids = what.centroids.read()
         routes = route(asked, centroids, plan.metric, what.probes)
-        save(work.folder, name, group(centroids, what.partitions().rows, routes, plan.regions))
+        save(work.folder, name, group(centroids, what.partitions().rows, routes, regions))
     return name

@@ -39,12 +39,14 @@ class JoinBlock(OfBlock):
                 sampled = np.flatnonzero(np.isin(ids, what.sample))
                 # The sample once more: these look into all partitions.
                 vectors, ids = vectors[np.append(order, order[sampled])], np.append(ids, ids[sampled])
+                pairs = np.repeat(np.arange(len(order), dtype=np.int32), routes.shape[1]), routes[order].ravel()
+                del routes
                 clock.lap("route")
                 found = kernel(vectors, what.k, what.metric, what.within, hands)
                 checks.begin(ids)
                 partitions = what.partitions()
                 all_of_them = np.arange(len(partitions.rows))
-                compared = probe(found, checks, routes[order], partitions, all_of_them, hands=hands)
+                compared = probe(found, checks, pairs, partitions, all_of_them, others=len(sampled), hands=hands)
                 found.sort()
                 measured = agreement(found.ids[sampled], found.ids[len(order) :])
             else:

@@ -64,14 +64,18 @@ class Work:
             plan.within,
             plan.recall,
             plan.probes,
-            plan.block_rows,
-            plan.sort_rows,
-            plan.regions,
-            plan.most_rows,
             plan.source.why,
         )
         text = json.dumps([sides, asked, [vars(c) for c in self.conditions], self.apart, self.target.location.uri])
         return Ledger(Files(self.folder), self.job, encode, decode, hashlib.sha256(text.encode()).hexdigest())
+
+    def keep(self, name: str, **numbers: int) -> dict[str, int]:
+        """Keep how the job is cut into tasks; one that goes on does so as it began, whatever it is given now."""
+        files = Files(self.folder)
+        if not files.exists(name):
+            files.write(name, json.dumps(numbers).encode())
+        kept: dict[str, int] = json.loads(files.read(name))
+        return kept
 
     def stage(self, executor: Executor, name: str, tasks: Sequence[Any], ledger: Ledger[Any]) -> list[TaskResult[Any]]:
         """Run tasks that are not done yet; return all results, sorted by key, whoever was done first."""

@@ -21,6 +21,8 @@ Ids = NDArray[np.int64]
 
 _BOUNDS: Final = 1008  # tiles' width of them, of all queries at a time: they stay in the second cache
 _MOST_TILES: Final = 32  # of rows at a time: the more, the fewer are looked at that others of them outdo
+_FEW: Final = 100  # neighbours: to find out what more rows than these reach costs more than it saves
+_FEWER_TILES: Final = 4
 _AHEAD: Final = 3  # queries whose vectors are on their way while others are looked at
 _PEAKS: Final = 3  # for each that is wanted, of which then few share one
 _LINE: Final = 64  # bytes that come into a cache together
@@ -89,10 +91,10 @@ def sift(asked: Asked, met: Met, may: May, which: Any, slack: Any) -> int:
     int
         How many distances were computed in vain.
     """
-    strips = met.first % STRIP + met.ids.shape[0]
-    tiles = min(_MOST_TILES, max(1, -(-strips // LANES)))
-    queries = max(1, _BOUNDS // tiles // QUERIES) * QUERIES
     best = asked.found.shape[1] + min(1, may.own.shape[0])
+    rows = met.first % STRIP + met.ids.shape[0]
+    tiles = min(_MOST_TILES if best <= _FEW else _FEWER_TILES, max(1, -(-rows // LANES)))
+    queries = max(1, _BOUNDS // tiles // QUERIES) * QUERIES
     peaks = LANES * min(tiles, -(-_PEAKS * best // LANES))
     desk = _Desk(
         np.empty(queries, np.int64),

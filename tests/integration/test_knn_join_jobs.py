@@ -15,7 +15,7 @@ import pytest
 
 import lake
 from lake.errors import AlreadyExists, InvalidInput
-from lake.run import Event, LocalExecutor, TaskDone, TaskSkipped, ignore
+from lake.run import Event, LocalExecutor, StageStarted, TaskDone, TaskSkipped, ignore
 from tests.support.raycluster import RayCluster
 from tests.support.wide import Wide
 
@@ -193,3 +193,26 @@ def test_a_job_keeps_to_what_it_was_asked_and_what_it_read(tmp_path: Path) -> No
     with pytest.raises(InvalidInput, match="begun with other parameters"):
         join(4)
     assert join(3).report.repeated
+
+
+@pytest.mark.parametrize("regions", [1, 4])
+def test_a_job_goes_on_with_other_workers_and_more_memory(tmp_path: Path, regions: int) -> None:
+    lk = tables(tmp_path, *((2000, 3000) if regions == 1 else (1000, 9000)))
+    left, right = lk.open_table("left"), lk.open_table("right")
+    asked: dict[str, Any] = {"recall": 0.9, "job_id": "nightly", "into": "near"}
+    wanted = left.knn_join(right, 6, recall=0.9, executor=LocalExecutor(1), on_event=ignore).to_arrow()
+
+    class Stopped(Exception):
+        pass
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "join":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        left.knn_join(right, 6, executor=Wide(regions), memory="700MiB", on_event=stop, **asked)
+    events: list[Event] = []
+    report = left.knn_join(right, 6, executor=Wide(2), memory="2GiB", on_event=events.append, **asked).report
+    assert report.regions == regions, "it goes on as it began"
+    assert {event.stage for event in events if isinstance(event, TaskSkipped)} >= {"sort"}
+    assert lk.open_table("near").to_arrow().sort_by(ORDER).equals(wanted.sort_by(ORDER))

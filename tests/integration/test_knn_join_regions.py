@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 import lake
 from lake.join.plan import Plan
-from lake.run import LocalExecutor, ignore
+from lake.run import Event, LocalExecutor, Progress, TaskDone, ignore
 from tests.integration.test_knn_join import check, make
 from tests.support.wide import Wide
 
@@ -124,7 +126,7 @@ def test_so_few_rows_that_hardly_anybody_looks_into_a_region(tmp_path: Any) -> N
     assert set(found["left_id"].to_pylist()) == set(range(9))
 
 
-def test_what_regions_will_be_is_told_before(tmp_path: Any) -> None:
+def test_what_regions_will_be_is_told_before(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lk = lake.connect(tmp_path)
     left, _ = make(lk, "left", 600, 1)
     right, _ = make(lk, "right", 6000, 2)
@@ -134,4 +136,44 @@ def test_what_regions_will_be_is_told_before(tmp_path: Any) -> None:
     assert "sent to" in str(told)
     alone = left.knn_join(right, 5, executor=LocalExecutor(1), dry_run=True)
     assert "one task reads all" in str(alone)
-    assert told.to_dict()["read_bytes"] < 8 * alone.to_dict()["read_bytes"]
+    read = told.to_dict()["read_bytes"]
+    monkeypatch.setattr(Plan, "regions", 1)
+    blocks = left.knn_join(right, 5, executor=Wide(8), dry_run=True)
+    assert read < 0.65 * blocks.to_dict()["read_bytes"]
+
+
+def test_fewer_vectors_than_partitions_are_probed(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    rng = np.random.default_rng(3)
+    schema = lake.Schema([lake.Column("id", int), lake.Column("vector", lake.Embedding(8))], key="id")
+    tables: list[lake.Table] = []
+    for name, rows, there in (("left", 700, 700), ("right", 6000, 10)):
+        vectors = [rng.standard_normal(8).tolist() if i < there else None for i in range(rows)]
+        tables.append(lk.create_table(name, schema))
+        tables[-1].append(
+            pa.table({"id": pa.array(range(rows)), "vector": pa.array(vectors, pa.list_(pa.float32(), 8))})
+        )
+    found, report = both(tables[0], tables[1], 12, nprobe=16)
+    assert (report.probes, report.recall.measured) == (10, 1.0)
+    assert len(found) == 700 * 10
+
+
+def test_the_live_view_counts_the_rows_of_every_stage(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 700, 1)
+    right, _ = make(lk, "right", 6000, 2)
+    for executor, stages in ((LocalExecutor(1), {"join"}), (Wide(8), {"send", "join", "merge"})):
+        counted: dict[str, int] = {}
+        view = Progress(Console(file=StringIO(), force_terminal=True))
+
+        def listen(event: Event, view: Progress = view, counted: dict[str, int] = counted) -> None:
+            view(event)
+            if isinstance(event, TaskDone):
+                assert type(event.rows) is int
+                counted[event.stage] = counted.get(event.stage, 0) + event.rows
+
+        with view:
+            report = left.knn_join(right, 5, nprobe=4, executor=executor, on_event=listen).report
+        assert {"sort", *stages} <= counted.keys()
+        assert counted["join"] == round(700 * report.met)
+        assert all(counted[name] == 700 for name in stages - {"join"})

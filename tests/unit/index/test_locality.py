@@ -19,10 +19,11 @@ def test_the_same_points_have_an_order_too() -> None:
     assert sorted(order(np.ones((50, 8), np.float32)).tolist()) == list(range(50))
 
 
-def test_points_on_a_line_stand_as_they_lie() -> None:
+@pytest.mark.parametrize("scale", [1e-14, 1.0, 1e14])
+def test_points_on_a_line_stand_as_they_lie(scale: float) -> None:
     rng = np.random.default_rng(1)
     line = rng.permutation(100)
-    found = line[order(np.outer(line, [3.0, 4.0]).astype(np.float32), 1)]
+    found = line[order(np.outer(line, [3.0 * scale, 4.0 * scale]).astype(np.float32), 1)]
     assert (np.abs(np.diff(found)) == 1).all()
 
 

@@ -48,7 +48,8 @@ def test_the_truth_is_the_best_of_what_tasks_found() -> None:
 def test_routes_are_turned_around(partitions: int) -> None:
     rng = np.random.default_rng(4)
     routes = np.stack([rng.choice(partitions, 5, replace=False) for _ in range(300)]).astype(np.int32)
-    probers, ends = probers_of(routes, partitions, 3)
+    queries = np.repeat(np.arange(300, dtype=np.int32), 5)
+    probers, ends = probers_of(queries, routes.ravel(), partitions, 3)
     for partition in np.unique(routes):
         shares = [set(probers[ends[partition, hand] : ends[partition, hand + 1]].tolist()) for hand in range(3)]
         assert set().union(*shares) == set(np.flatnonzero((routes == partition).any(axis=1)).tolist())
