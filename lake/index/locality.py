@@ -1,7 +1,6 @@
 """An order of centroids in which neighbours stand together.
 
-Partitions that follow each other in a file are then probed by the same queries: what a join has just gathered of a
-query is still in the cache when the next partition asks for it, and neighbours are one read.
+A job that wants neighbouring partitions together then finds them together in a file: they are one read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Regions: neighbouring partitions that one task reads, so that each is read once, however many workers there are.
+"""Regions: neighbouring partitions that are read together, however many workers there are.
 
 Rows of the left side are sent to the regions that they look into, most of which lies in one; lists of what they find
-there come back, and are merged. The number of regions is the plan's; their borders follow a sample, so that all have
-about as much to do.
+there come back, and are merged. One task reads a region, or a few where the rows sent there do not fit into memory. The
+number of regions is the plan's; their borders follow a sample, so that all have about as much to do.
 """
 
 from __future__ import annotations
