@@ -61,7 +61,8 @@ class RayExecutor:
 
     def start(self, module: str) -> None:
         """Import a module of tasks in the workers now, while the caller does something else."""
-        remote = ray.remote(_load).options(name="lake start", num_cpus=0, max_retries=0, scheduling_strategy="SPREAD")
+        # Each has a CPU, as tasks have: without, Ray starts more processes than those that tasks will run in.
+        remote = ray.remote(_load).options(name="lake start", num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
         for _ in range(self.workers):
             remote.remote(module)
 

@@ -66,6 +66,13 @@ class ExecutorSuite:
     def executor(cls) -> Iterator[Executor]:
         raise NotImplementedError
 
+    @pytest.fixture(autouse=True)
+    def awake(self, executor: Executor, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """Have two workers: to start one may take seconds, in which the other goes through many short tasks."""
+        if self.parallel:
+            folder = str(tmp_path_factory.mktemp("awake"))
+            list(executor.run(Stage("s", [Waits("a", folder, 2), Waits("b", folder, 2)]), ignore))
+
     def test_each_task_gives_one_result(self, executor: Executor, tmp_path: Path) -> None:
         tasks = [Scripted(f"{'k' * (i % 7)}{i}", str(tmp_path)) for i in range(60)]
         results = list(executor.run(Stage("s", tasks), ignore))
@@ -119,7 +126,7 @@ class ExecutorSuite:
         assert runs(tmp_path) == retries + 1
 
     def test_what_was_done_before_a_failure_is_yielded(self, executor: Executor, tmp_path: Path) -> None:
-        tasks = [*_quick(tmp_path, 3), Scripted("bad", str(tmp_path), fails=99)]
+        tasks = [*_quick(tmp_path, 3), Scripted("bad", str(tmp_path), fails=99, seconds=0.3, after=4)]
         seen: list[str] = []
         with pytest.raises(TaskFailed):
             _note_keys(executor.run(Stage("s", tasks, retries=3), ignore), seen)

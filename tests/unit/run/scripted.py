@@ -30,9 +30,21 @@ def runs(folder: Path, key: str | None = None) -> int:
     return len(list(folder.glob(f"{key or '*'}.*.run")))
 
 
+def until_begun(folder: Path, count: int, key: str | None = None) -> None:
+    """Wait for so many attempts."""
+    deadline = time.monotonic() + 60
+    while runs(folder, key) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{runs(folder, key)} attempts began, not {count}")
+        time.sleep(0.01)
+
+
 @dataclass(frozen=True)
 class Scripted:
-    """Fails, or kills its process, at its first attempts; then returns its key's length."""
+    """Fails, or kills its process, at its first attempts; then returns its key's length.
+
+    It ends neither way before so many attempts, of whatever tasks with the same folder, have begun.
+    """
 
     key: str
     folder: str
@@ -40,11 +52,13 @@ class Scripted:
     kills: int = 0
     seconds: float = 0.0
     message: str = "as planned"
+    after: int = 0
 
     def run(self) -> int:
         folder = Path(self.folder)
         attempt = runs(folder, self.key) + 1
         (folder / f"{self.key}.{attempt}.run").write_text(str(os.getpid()))
+        until_begun(folder, self.after)
         time.sleep(self.seconds)
         if attempt <= self.kills:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -82,11 +96,7 @@ class Waits:
     def run(self) -> int:
         folder = Path(self.folder)
         (folder / f"{self.key}.1.run").touch()
-        deadline = time.monotonic() + 60
-        while runs(folder) < self.count:
-            if time.monotonic() > deadline:
-                raise TimeoutError("the others did not begin")
-            time.sleep(0.01)
+        until_begun(folder, self.count)
         return self.count
 
 
@@ -99,11 +109,7 @@ class WaitsForCopy:
 
     def run(self) -> int:
         (Path(self.folder) / f"{self.key}.{uuid.uuid4().hex}.run").touch()
-        deadline = time.monotonic() + 60
-        while runs(Path(self.folder), self.key) < 2:
-            if time.monotonic() > deadline:
-                raise TimeoutError("no copy began")
-            time.sleep(0.01)
+        until_begun(Path(self.folder), 2, self.key)
         return len(self.key)
 
 
