@@ -11,7 +11,8 @@ import numpy as np
 from lance.fragment import FragmentMetadata
 
 from lake.join.conditions import Conditions
-from lake.join.runs import Partitions, Run
+from lake.join.partitions import Partitions
+from lake.join.runs import Run
 from lake.join.side import Side, Span
 from lake.join.sort import Centroids
 from lake.nearest.kernel import Ids

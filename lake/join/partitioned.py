@@ -7,12 +7,12 @@ import numpy as np
 from lake.index.model import read_model
 from lake.index.spec import IndexSpec
 from lake.index.train import train
+from lake.join.living import ranges_of
 from lake.join.plan import segment_file
-from lake.join.runs import Run, save
+from lake.join.runs import Run, load, save
 from lake.join.side import spans
 from lake.join.sort import Centroids, SortRows
 from lake.join.work import Work
-from lake.nearest.kernel import Ids
 from lake.run import Executor
 from lake.storage import Files
 
@@ -21,9 +21,9 @@ _TRAINING_FLOP = 150e9  # a fraction of what an index is given: it is used once
 
 def find_centroids(work: Work) -> Centroids:
     """Take the centroids of the index, or train some; a job that goes on keeps those that it has."""
-    kept = Centroids(work.folder, "centroids.npy")
-    if Files(work.folder).exists(kept.name):
-        return kept
+    name = "centroids.npy"
+    if Files(work.folder).exists(name):
+        return Centroids(work.folder, name, len(load(work.folder, name)))
     plan, index = work.plan, work.plan.source.index
     if index is not None:
         found = read_model(plan.right.snapshot, index.name).centroids
@@ -32,8 +32,8 @@ def find_centroids(work: Work) -> Centroids:
             "join", plan.right.column, "IVF_FLAT", plan.metric, {"partitions": plan.source.partitions}, "", 0
         )
         found = train(plan.right.snapshot.dataset, spec, flop=_TRAINING_FLOP).centroids
-    save(work.folder, kept.name, found.astype(np.float32))
-    return kept
+    save(work.folder, name, found.astype(np.float32))
+    return Centroids(work.folder, name, len(found))
 
 
 def find_runs(work: Work, centroids: Centroids, workers: Executor) -> tuple[Run, ...]:
@@ -57,12 +57,12 @@ def find_runs(work: Work, centroids: Centroids, workers: Executor) -> tuple[Run,
 def _live(work: Work, fragments: frozenset[int], segment: str) -> str:
     """Note which rows of a segment are to be found: alive, where it indexed them, and passing the filter."""
     right = work.plan.right
-    ids: list[Ids] = [np.empty(0, np.int64)]
-    for fragment, rows in work.plan.right_rows.items():
-        if fragment in fragments:
-            ids += [
-                b.column("_rowid").to_numpy().astype(np.int64) for b in right.read((fragment, 0, rows), [], 1 << 16)
-            ]
+    batches = (
+        batch.column("_rowid").to_numpy().astype(np.int64)
+        for fragment, rows in work.plan.right_rows.items()
+        if fragment in fragments
+        for batch in right.read((fragment, 0, rows), [], 1 << 16)
+    )
     name = f"live-{segment}.npy"
-    save(work.folder, name, np.sort(np.concatenate(ids)))
+    save(work.folder, name, ranges_of(batches))
     return name

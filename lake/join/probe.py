@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.join.conditions import Checks
+from lake.join.partitions import Group, Partitions
 from lake.join.route import probers_of
-from lake.join.runs import Group, Partitions
 from lake.nearest.kernel import Nearest, Rows
 from lake.run.threads import Hands
 
@@ -52,14 +52,15 @@ def probe(
         return group, found.prepare(group.vectors, group.ids, probed + others)
 
     def meet(item: tuple[Group, Rows], hand: int) -> int:
-        (group, rows), compared = item, 0
-        for partition, part in group.partitions():
-            which = probers[ends[partition, hand] : ends[partition, hand + 1]]
-            found.meet(which, rows[part], checks.against(group.ids[part]))
-            compared += len(which) * (part.stop - part.start)
+        group, rows = item
+        pairs = checks.against(group.ids)
+        partitions, row_ends = group.partitions()
+        some = [probers[ends[partition, hand] : ends[partition, hand + 1]] for partition in partitions]
+        counts = np.array([len(which) for which in some], np.int64)
+        found.meet_shares(np.concatenate([probers[:0], *some]), np.append(0, np.cumsum(counts)), rows, row_ends, pairs)
         if len(everywhere[hand]):
-            found.meet(everywhere[hand], rows, checks.against(group.ids))
-        return compared
+            found.meet(everywhere[hand], rows, pairs)
+        return int(counts @ np.diff(row_ends))
 
     probed = (ends[those, -1] > ends[those, 0]) | (others > 0)
     groups = partitions.read(those[probed & (partitions.rows[those] > 0)])

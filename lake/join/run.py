@@ -99,7 +99,7 @@ def _probes(
     drawn = replace(what, sample=sample(plan.left, plan.left_rows))
     if plan.probes is not None:
         assert what.centroids is not None  # noqa: S101  there are partitions, of few vectors fewer than planned
-        return replace(drawn, probes=min(plan.probes, len(what.centroids.read()))), None
+        return replace(drawn, probes=min(plan.probes, what.centroids.count)), None
     with lap(seconds, "sample"):
         recall = reach(work, drawn, workers)
     return replace(what, probes=recall.probes), recall

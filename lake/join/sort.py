@@ -19,10 +19,11 @@ from lake.storage import Location
 
 @dataclass(frozen=True)
 class Centroids:
-    """Where a job keeps the centroids of its partitions."""
+    """Where a job keeps the centroids of its partitions, and how many they are."""
 
     folder: Location
     name: str
+    count: int
 
     def read(self) -> Floats:
         """Load them: float32, shape (partitions, d)."""

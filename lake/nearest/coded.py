@@ -82,8 +82,17 @@ class NearestCoded(Nearest):
 
     def meet(self, which: NDArray[np.int32], rows: Rows, pairs: Pairs | None = None) -> None:
         """Let some queries meet some rows; see `Nearest`."""
-        if not isinstance(rows, CodedRows) or self._loose:
+        if isinstance(rows, CodedRows) and not self._loose:
+            self.meet_shares(which, np.array([0, len(which)]), rows, np.array([0, len(rows)]), pairs)
+        else:
             super().meet(which, rows, pairs)
+
+    def meet_shares(
+        self, which: NDArray[np.int32], ends: Ids, rows: Rows, row_ends: Ids, pairs: Pairs | None = None
+    ) -> None:
+        """Let each share of the queries meet its share of the rows; see `Nearest`."""
+        if not isinstance(rows, CodedRows) or self._loose:
+            super().meet_shares(which, ends, rows, row_ends, pairs)
             return
         chosen = pairs or ALL_PAIRS
         wasted: int = sift(
@@ -92,8 +101,10 @@ class NearestCoded(Nearest):
             May(chosen.own, chosen.operators, chosen.left, chosen.right),
             which,
             self._slack(which, rows.longest),
+            ends,
+            row_ends,
         )
-        self._pairs += len(which) * len(rows)
+        self._pairs += int(np.diff(ends) @ np.diff(row_ends))
         self._wasted += wasted
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, Self, TypeVar
 
 import numpy as np
@@ -160,6 +161,25 @@ class Nearest:
                     chosen.right[part] if pairs else chosen.right,
                 )
 
+    def meet_shares(
+        self, which: NDArray[np.int32], ends: Ids, rows: Rows, row_ends: Ids, pairs: Pairs | None = None
+    ) -> None:
+        """Let each share of some queries meet its share of some rows; see `meet`.
+
+        Parameters
+        ----------
+        which : int32, shape (m,)
+            Positions of the queries, share by share.
+        ends, row_ends : int64, shape (shares + 1,)
+            Where in `which`, and among the rows, each share begins and the next one does.
+        rows : Rows
+        pairs : Pairs, optional
+            Of all rows.
+        """
+        for (first, last), (row, end) in zip(pairwise(ends.tolist()), pairwise(row_ends.tolist()), strict=True):
+            part = slice(row, end)
+            self.meet(which[first:last], rows[part], pairs and pairs[part])
+
     def meet_all(self, rows: Rows, pairs: Pairs | None = None, hands: Hands | None = None) -> None:
         """Let every query meet some rows; see `meet`."""
         shares = np.array_split(np.arange(len(self.queries), dtype=np.int32), hands.count if hands else 1)
@@ -215,6 +235,9 @@ class Pairs:
 
     def __init__(self, own: Ids, operators: Ids, left: Ids, right: Ids) -> None:
         self.own, self.operators, self.left, self.right = own, operators, left, right
+
+    def __getitem__(self, part: slice) -> Pairs:
+        return Pairs(self.own, self.operators, self.left, self.right[part])
 
 
 OPERATORS: Final = ("==", "!=", "<", "<=", ">", ">=")

@@ -73,8 +73,8 @@ class _Desk(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def sift(asked: Asked, met: Met, may: May, which: Any, slack: Any) -> int:
-    """Let some queries meet rows, and keep what is nearer than what they have found.
+def sift(asked: Asked, met: Met, may: May, which: Any, slack: Any, ends: Any, row_ends: Any) -> int:  # noqa: PLR0917
+    """Let queries meet rows, each share of them its own, and keep what is nearer than what they have found.
 
     Parameters
     ----------
@@ -85,12 +85,29 @@ def sift(asked: Asked, met: Met, may: May, which: Any, slack: Any) -> int:
         Positions of the queries.
     slack : float32, shape (m,)
         How far from the truth a distance may be, but for what bytes leave out.
+    ends, row_ends : int64, shape (shares + 1,)
+        Where in `which`, and among the rows, each share begins and the next one does.
 
     Returns
     -------
     int
         How many distances were computed in vain.
     """
+    wasted = 0
+    for share in range(len(ends) - 1):
+        some, part = slice(ends[share], ends[share + 1]), slice(row_ends[share], row_ends[share + 1])
+        wasted += _share(
+            asked,
+            Met(met.vectors[part], met.ids[part], met.strips, met.terms, met.first + row_ends[share]),
+            May(may.own, may.operators, may.left, may.right[part]),
+            which[some],
+            slack[some],
+        )
+    return wasted
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _share(asked: Asked, met: Met, may: May, which: Any, slack: Any) -> int:
     best = asked.found.shape[1] + min(1, may.own.shape[0])
     rows = met.first % STRIP + met.ids.shape[0]
     tiles = min(_MOST_TILES if best <= _FEW else _FEWER_TILES, max(1, -(-rows // LANES)))

@@ -312,9 +312,9 @@ def test_sides_without_rows_have_no_neighbours(tmp_path: Any) -> None:
 
 
 def test_a_large_partition_is_read_in_pieces(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lake.join import runs
+    from lake.join import partitions
 
-    monkeypatch.setattr(runs, "_GROUP_BYTES", 100 * DIMENSION * 4)
+    monkeypatch.setattr(partitions, "_GROUP_BYTES", 100 * DIMENSION * 4)
     lk = lake.connect(tmp_path)
     left, a = make(lk, "left", 600, 1)
     right, b = make(lk, "right", 900, 2)

@@ -93,6 +93,31 @@ def test_the_nearest_are_those_of_brute_force(
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("compared", [False, True])
+def test_shares_meet_as_if_each_came_by_itself(kernel: type[Nearest], compared: bool) -> None:
+    rng = np.random.default_rng(4)
+    queries, rows = (rng.standard_normal((m, 24)).astype(np.float32) for m in (90, 700))
+    ids = rng.permutation(700)
+    ends, row_ends = np.array([0, 40, 40, 75, 130]), np.array([0, 33, 200, 200, 655])  # empty ones among them
+    which = np.concatenate([rng.permutation(90)[:count] for count in np.diff(ends)]).astype(np.int32)
+    pairs = None
+    if compared:
+        pairs = Pairs(np.arange(90), np.array([0]), rng.integers(0, 3, (90, 1)), rng.integers(0, 3, (655, 1)))
+    together, apart = kernel(queries, 6, "l2"), kernel(queries, 6, "l2")
+    some = together.prepare(rows, ids, MANY)
+    together.meet_shares(which, ends, some[45:], row_ends, pairs)  # not where a strip begins
+    for at in range(4):
+        part = slice(45 + row_ends[at], 45 + row_ends[at + 1])
+        right = pairs and Pairs(pairs.own, pairs.operators, pairs.left, pairs.right[row_ends[at] : row_ends[at + 1]])
+        apart.meet(which[ends[at] : ends[at + 1]], apart.prepare(rows[part], ids[part], MANY), right)
+    together.sort()
+    apart.sort()
+    np.testing.assert_array_equal(together.ids, apart.ids)
+    np.testing.assert_array_equal(together.distances, apart.distances)
+    assert (together.ids >= 0).any()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_only_pairs_that_may_be_count(operator: str, kernel: type[Nearest]) -> None:
     rng = np.random.default_rng(3)
