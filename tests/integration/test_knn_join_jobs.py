@@ -116,7 +116,7 @@ STAGES = ["sort", "sample", "send", "join", "merge"]
 )
 def test_killed_and_submitted_again(tmp_path: Path, moment: str, regions: int) -> None:
     times = 2 if regions > 1 and moment.startswith("TaskDone") else 1
-    lk = tables(tmp_path, *((2000, 3000) if regions == 1 else (1000, 9000)))
+    lk = tables(tmp_path, *((2000, 3000) if regions == 1 else (700, 16_000)))
     with LocalExecutor(1) as executor:
         wanted = lk.open_table("left").knn_join(
             lk.open_table("right"), 6, recall=0.9, into="wanted", executor=executor, on_event=lambda _: None
@@ -197,7 +197,7 @@ def test_a_job_keeps_to_what_it_was_asked_and_what_it_read(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("regions", [1, 4])
 def test_a_job_goes_on_with_other_workers_and_more_memory(tmp_path: Path, regions: int) -> None:
-    lk = tables(tmp_path, *((2000, 3000) if regions == 1 else (1000, 9000)))
+    lk = tables(tmp_path, *((2000, 3000) if regions == 1 else (700, 16_000)))
     left, right = lk.open_table("left"), lk.open_table("right")
     asked: dict[str, Any] = {"recall": 0.9, "job_id": "nightly", "into": "near"}
     wanted = left.knn_join(right, 6, recall=0.9, executor=LocalExecutor(1), on_event=ignore).to_arrow()
