@@ -80,7 +80,7 @@ class JobError(LakeError):
 
 
 class TaskFailed(JobError):
-    """A task failed more often than its stage allows; ``__cause__`` is its own error.
+    """A task failed more often than its stage allows, or its data are wrong; ``__cause__`` is its own error.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from lake.etl.bisect import bad_rows
 from lake.etl.slices import Slice
 from lake.etl.spec import Source
 from lake.storage import Location, filesystem
-from lake.table.snapshot import Snapshot
+from lake.table.snapshot import Snapshot, store_errors
 from lake.table.sql import sql_errors, whole
 
 _BLOCK = 8 << 20
@@ -95,10 +95,8 @@ class Reader:
         }
         try:
             yield from how[part.kind](part)
-        except pa.ArrowException as error:
-            raise InvalidInput(f"cannot read {part.name} as {part.kind}: {error}") from error
-        except OSError as error:
-            raise StorageError(f"cannot read {part.name}: {error}") from error
+        except (pa.ArrowException, OSError) as error:
+            raise _failed(part, error) from error
 
     def sample(self, part: Slice) -> pa.RecordBatch:
         """Return the first rows, as they are without a schema: what a new table's columns follow."""
@@ -107,10 +105,8 @@ class Reader:
         try:
             with self._open(part) as stream:
                 return self._infer(part, stream)
-        except pa.ArrowException as error:
-            raise InvalidInput(f"cannot read {part.name} as {part.kind}: {error}") from error
-        except OSError as error:
-            raise StorageError(f"cannot read {part.name}: {error}") from error
+        except (pa.ArrowException, OSError) as error:
+            raise _failed(part, error) from error
 
     def _open(self, part: Slice) -> pa.NativeFile:
         system, path = filesystem(Location.of(part.name, self.location.options))
@@ -139,7 +135,8 @@ class Reader:
         dataset = self.snapshot.dataset
         columns = list(self.source.columns) if self.source.columns else dataset.schema.names
         where = None if self.source.where is None else whole(self.source.where, dataset.schema.names)
-        with sql_errors(self.source.where):
+        # What the store does wrong must not look like wrong data, which are not tried again.
+        with store_errors(self.snapshot.location, self.snapshot.branch), sql_errors(self.source.where):
             batches = dataset.scanner(
                 columns=columns,
                 filter=where,
@@ -292,3 +289,10 @@ def _json(lines: list[bytes], schema: pa.Schema | None, *, lenient: bool) -> pa.
         found = found.select(schema.names)
     batches = found.combine_chunks().to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], found.schema)
+
+
+def _failed(part: Slice, error: Exception) -> Exception:
+    """Tell what is wrong with the data from what another attempt may do without."""
+    if isinstance(error, OSError | MemoryError):
+        return StorageError(f"cannot read {part.name}: {error}")
+    return InvalidInput(f"cannot read {part.name} as {part.kind}: {error}")

@@ -18,7 +18,7 @@ from lake.join import knn
 from lake.join.folder import JobFolder
 from lake.join.report import JoinReport
 from lake.join.result import JoinResult
-from lake.join.workers import abreast
+from lake.join.workers import abreast, cores
 from lake.run import Callback, Executor, resolve
 from lake.run.task import job_name
 from lake.schema import Column, Embedding, Schema
@@ -110,7 +110,8 @@ def knn_join(
     Returns
     -------
     JoinResult or Forecast
-        Rows ``left_<key>, …, right_<key>, …, rank, distance``; rank counts from 0, ties go to the smaller row id.
+        Columns ``left_<key>, right_<key>, rank, distance``, and then what is carried. Rank counts from 0, ties go to
+        the smaller row id.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def knn_join(
             workers=abreast(engine),
         )
         if dry_run:
-            return knn.forecast(plan)
+            return knn.forecast(plan, cores(engine, plan.tasks))
         if job_id is None:  # nobody can take it up again
             stack.callback(_clear, work.join("join"))
         scratch = work.join("rows.lance") if into is None else None

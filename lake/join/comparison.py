@@ -109,6 +109,8 @@ class Done:
         Rows of the left side that have no vector.
     compared : int
         Pairs whose distance was computed, those of the sample left out.
+    read_bytes : int
+        Of vectors, of both sides.
     device : str
         Where they were compared.
     measured : tuple of (int, int)
@@ -121,6 +123,7 @@ class Done:
     counts: tuple[int, ...] = ()
     without: int = 0
     compared: int = 0
+    read_bytes: int = 0
     device: str = ""
     measured: Measured = ()
 

@@ -55,15 +55,17 @@ class InPlace:
         """Find the vectors of a column; ``None`` where they lie on another machine, or are encoded."""
         names = described.schema.names
         kind = described.schema.field(column).type
-        if file.scheme != "file" or len(described.columns) != len(names) or kind.value_type != pa.float32():
+        floats = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
+        if file.scheme != "file" or len(described.columns) != len(names) or not floats:
             return None
         dimension = int(kind.list_size)
         items, positions = [0], []
         for page in described.columns[names.index(column)].pages:
-            size = page.buffers[0].size
-            held, more = divmod(size, 4 * dimension)
+            if len(page.buffers) != 1:
+                return None
+            held, more = divmod(page.buffers[0].size, 4 * dimension)
             words = _PAGE % {"items": held, "dimension": dimension, "bits": 32 * dimension}
-            if more or len(page.buffers) > 1 or "".join(page.encoding.split()) != words:
+            if more or "".join(page.encoding.split()) != words:
                 return None
             items.append(held)
             positions.append(page.buffers[0].position)

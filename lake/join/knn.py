@@ -118,17 +118,18 @@ def side(snapshot: Snapshot, column: str | None, where: str | None, carry: Seque
 
 
 def result_schema(plan: Plan) -> Schema:
-    """Return the schema of the result: keys and carried columns of both sides, rank and distance."""
-    columns = []
-    for prefix, one in (("left_", plan.left), ("right_", plan.right)):
-        for name in one.named:
-            if name == ROW_ID:
-                columns.append(Column(named(prefix, name), pa.int64()))
-                continue
-            columns.append(carried(one.snapshot.schema.column(name), prefix))
-    columns += [Column("rank", pa.int32()), Column("distance", pa.float32())]
-    keys = [named("left_", name) for name in plan.left.key] + [named("right_", name) for name in plan.right.key]
-    return Schema(columns, key=keys)
+    """Return the schema of the result: keys of both sides, rank and distance, and then what is carried."""
+    sides = (("left_", plan.left), ("right_", plan.right))
+    keys = [_column(one, name, prefix) for prefix, one in sides for name in one.key]
+    others = [_column(one, name, prefix) for prefix, one in sides for name in one.named if name not in one.key]
+    found = [Column("rank", pa.int32()), Column("distance", pa.float32())]
+    return Schema([*keys, *found, *others], key=[column.name for column in keys])
+
+
+def _column(side: Side, name: str, prefix: str) -> Column:
+    if name == ROW_ID:
+        return Column(named(prefix, name), pa.int64())
+    return carried(side.snapshot.schema.column(name), prefix)
 
 
 def carried(known: Column, prefix: str) -> Column:
@@ -138,8 +139,8 @@ def carried(known: Column, prefix: str) -> Column:
     return Column(name, known.type, known.role, nullable=nullable, embedding=embedding, metadata=known.metadata)
 
 
-def forecast(plan: Plan) -> Forecast:
-    """Tell what a join would do."""
+def forecast(plan: Plan, cores: int) -> Forecast:
+    """Tell what a join would do with so many cores."""
     dimension = plan.left.dimension
     drawn = np.random.default_rng(0).standard_normal((max(1024, _TRIED // dimension), dimension), np.float32)
     asked, ids, seconds = drawn[:512], np.arange(len(drawn)), []
@@ -149,7 +150,9 @@ def forecast(plan: Plan) -> Forecast:
             found = kernel(asked, plan.k, "l2", None, hands)
             found.meet_all(found.prepare(drawn, ids, len(asked), hands), hands=hands)
             seconds.append(time.perf_counter() - started)
-    return Forecast(plan, 2e-9 * drawn.size * len(asked) / min(seconds))
+    gflops = 2e-9 * drawn.size * len(asked) / min(seconds)
+    # All threads share the GPU.
+    return Forecast(plan, gflops / hands.count, cores) if found.device == "cpu" else Forecast(plan, gflops, 1)
 
 
 def target(plan: Plan, into: Location, job: str) -> PartedWrite:

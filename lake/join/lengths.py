@@ -17,7 +17,7 @@ _LENGTHS_FIELD: Final = 3  # of Lance's protobuf message IVF
 _MORE: Final = 0x80
 
 
-def told(lengths: NDArray[np.int64]) -> dict[bytes, bytes]:
+def metadata_of(lengths: NDArray[np.int64]) -> dict[bytes, bytes]:
     """Return what a run's own metadata say."""
     return {_LENGTHS: base64.b64encode(lengths.astype("<i8").tobytes())}
 
@@ -28,7 +28,7 @@ def lengths_of(reader: LanceFileReader, described: LanceFileMetadata, file: Loca
     Raises
     ------
     CorruptTable
-        They are not as many as the file has.
+        The file has another number of rows than its partitions.
     """
     metadata = described.schema.metadata or {}
     if _LENGTHS in metadata:

@@ -32,11 +32,13 @@ def ranges_of(batches: Iterable[Ids]) -> Ids:
 
 
 def _ranges(ids: Ids) -> Ids:
+    if not len(ids):
+        return np.empty((0, 2), np.int64)
     if (ids[1:] < ids[:-1]).any():
         ids = np.sort(ids)
     cuts = np.flatnonzero(np.diff(ids) != 1) + 1
-    edges = np.concatenate([[0], cuts, [len(ids)]]) if len(ids) else np.empty(1, np.int64)
-    return np.stack([ids[edges[:-1]], ids[edges[1:] - 1] + 1], axis=1) if len(ids) else np.empty((0, 2), np.int64)
+    edges = np.concatenate([[0], cuts, [len(ids)]])
+    return np.stack([ids[edges[:-1]], ids[edges[1:] - 1] + 1], axis=1)
 
 
 def among(ranges: Ids, ids: Ids) -> NDArray[np.bool_]:

@@ -8,15 +8,13 @@ from lake.index.model import read_model
 from lake.index.spec import IndexSpec
 from lake.index.train import train
 from lake.join.living import ranges_of
-from lake.join.plan import segment_file
+from lake.join.plan import TRAINING_FLOP, segment_file
 from lake.join.runs import Run, load, save
 from lake.join.side import spans
 from lake.join.sort import Centroids, SortRows
 from lake.join.work import Work
 from lake.run import Executor
 from lake.storage import Files
-
-_TRAINING_FLOP = 150e9  # a fraction of what an index is given: it is used once
 
 
 def find_centroids(work: Work) -> Centroids:
@@ -31,7 +29,7 @@ def find_centroids(work: Work) -> Centroids:
         spec = IndexSpec(
             "join", plan.right.column, "IVF_FLAT", plan.metric, {"partitions": plan.source.partitions}, "", 0
         )
-        found = train(plan.right.snapshot.dataset, spec, flop=_TRAINING_FLOP).centroids
+        found = train(plan.right.snapshot.dataset, spec, flop=TRAINING_FLOP).centroids
     save(work.folder, name, found.astype(np.float32))
     return Centroids(work.folder, name, len(found))
 
@@ -43,7 +41,7 @@ def find_runs(work: Work, centroids: Centroids, workers: Executor) -> tuple[Run,
     if plan.source.how == "index" and plan.source.index is not None:
         # Whatever became of its rows since: what is alive where it indexed them, and passes the filter.
         runs += [
-            Run(segment_file(right, segment.id), "flat", _live(work, segment.fragments, segment.id))
+            Run(segment_file(right, segment.id), "flat", *_live(work, segment.fragments, segment.id))
             for segment in plan.source.index.segments
         ]
     blocks = []
@@ -54,8 +52,14 @@ def find_runs(work: Work, centroids: Centroids, workers: Executor) -> tuple[Run,
     return (*runs, *(Run(work.folder.join(r.value), "vector") for r in found))
 
 
-def _live(work: Work, fragments: frozenset[int], segment: str) -> str:
-    """Note which rows of a segment are to be found: alive, where it indexed them, and passing the filter."""
+def _live(work: Work, fragments: frozenset[int], segment: str) -> tuple[str, int]:
+    """Note which rows of a segment are to be found: alive, where it indexed them, and passing the filter.
+
+    Returns
+    -------
+    (str, int)
+        The name of the file, and how many ranges of ids it has.
+    """
     right = work.plan.right
     batches = (
         batch.column("_rowid").to_numpy().astype(np.int64)
@@ -64,5 +68,6 @@ def _live(work: Work, fragments: frozenset[int], segment: str) -> str:
         for batch in right.read((fragment, 0, rows), [], 1 << 16)
     )
     name = f"live-{segment}.npy"
-    save(work.folder, name, ranges_of(batches))
-    return name
+    ranges = ranges_of(batches)
+    save(work.folder, name, ranges)
+    return name, len(ranges)

@@ -34,10 +34,10 @@ class Group:
     ids: Ids
     vectors: Floats
 
-    def partitions(self) -> tuple[list[int], NDArray[np.int64]]:
+    def partitions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tell which partitions have rows here, and where each begins and the next one does."""
         starts = np.flatnonzero(np.diff(self.homes, prepend=-1))
-        return self.homes[starts].tolist(), np.append(starts, len(self.homes))
+        return self.homes[starts], np.append(starts, len(self.homes))
 
 
 class Partitions:
@@ -50,6 +50,11 @@ class Partitions:
         The job's, where it is noted which rows are live.
     normalise : bool
         Give vectors the length one.
+
+    Attributes
+    ----------
+    read_bytes : int
+        Of vectors, so far.
     """
 
     def __init__(self, runs: Sequence[Run], folder: Location, *, normalise: bool) -> None:
@@ -57,6 +62,7 @@ class Partitions:
         self._runs = [RunReader(run) for run in runs]
         self._live = [None if run.live is None else load(folder, run.live) for run in runs]
         self._dimension = self._runs[0].dimension
+        self.read_bytes = 0
         self._most_rows = max(1, _GROUP_BYTES // (4 * self._dimension))
 
     @property
@@ -114,8 +120,7 @@ class Partitions:
         if not len(homes):
             return Group(homes, np.empty(0, np.int64), np.empty((0, self._dimension), np.float32))
         ids, vectors = run.read(run.start(group[0]) + first, len(homes))
-        if self._normalise:
-            vectors = unit(vectors)
+        self.read_bytes += vectors.nbytes
         if (live := self._live[at]) is not None and not (kept := among(live, ids)).all():
             homes, ids, vectors = homes[kept], ids[kept], vectors[kept]
-        return Group(homes, ids, vectors)
+        return Group(homes, ids, unit(vectors) if self._normalise else vectors)

@@ -16,8 +16,10 @@ from lake.nearest.kernel import METRICS
 from lake.storage import Location
 
 MOST_NEIGHBOURS = 1000
+TRAINING_FLOP = 150e9  # a fraction of what an index is given: centroids of a join are used once
 BASE_BYTES = 460 << 20  # the interpreter, its libraries and compiler, and what Lance holds while it reads and writes
 _LEAST_ROWS = 256
+_UNBROKEN = 8  # rows of a range of ids that live, about, until they are counted
 _FEW = 512  # fewer rows than this cost less than finding out how many partitions they need
 _FLAT = "IVF_FLAT"
 _PROBES = 64  # what is reckoned with until a sample has told how many it takes
@@ -90,6 +92,8 @@ class Plan:
         Of one row of the left side, besides its vector.
     conditions : int
         Comparisons of each pair.
+    ranges : int or None
+        Of the ids of indexed rows that are alive and pass the filter, once they are counted; see `lake.join.living`.
     """
 
     left: Side
@@ -106,6 +110,7 @@ class Plan:
     workers: int = 1
     payload_bytes: int = 0
     conditions: int = 0
+    ranges: int | None = None
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -127,6 +132,13 @@ class Plan:
         left, right = self.rows
         pairs = left * (right * self.visited + self.source.partitions)
         return 2.0 * self.left.dimension * (pairs + sum(self.source.loose.values()) * self.source.partitions)
+
+    @property
+    def training(self) -> float:
+        """Floating-point operations of finding centroids, where no index has any: ten rounds of 64 points for each."""
+        if self.source.how != "sort" or self.source.index is not None:
+            return 0.0
+        return min(TRAINING_FLOP, 10 * 64 * 2.0 * self.left.dimension * self.source.partitions**2)
 
     @property
     def read_bytes(self) -> int:
@@ -164,10 +176,16 @@ class Plan:
             return 1
         return min((count for count in _REGIONS if count <= max(1, self.source.partitions // 4)), key=self._cost)
 
-    def cut(self, probes: int) -> Cut:
-        """Cut the join into tasks, once it is known how many partitions each row looks into."""
-        known = replace(self, probes=probes or None)
+    def cut(self, probes: int, ranges: int) -> Cut:
+        """Cut the join into tasks, once it is known how many partitions each row looks into, and which rows live."""
+        known = replace(self, probes=probes or None, ranges=ranges)
         return Cut(known.block_rows, known.most_rows, known.regions)
+
+    @property
+    def here(self) -> bool:
+        """Whether partitions are files of this machine: of the right side, or left by the job beside the left one."""
+        side = self.right if self.source.how in {"index", "all"} else self.left
+        return side.snapshot.location.scheme == "file"
 
     @property
     def tasks(self) -> int:
@@ -177,11 +195,10 @@ class Plan:
     def _cost(self, regions: int) -> float:
         """Tell what each worker has to do, in rows of the right side that are read and brought into bytes meanwhile."""
         left, right = self.rows
-        here = self.right.snapshot.location.scheme == "file"
         tasks = self.blocks if regions == 1 else regions * self._pieces(regions)
-        sent = left * self.met(regions) * (_SENT if here else _SENT_AFAR) if regions > 1 else 0
+        sent = left * self.met(regions) * (_SENT if self.here else _SENT_AFAR) if regions > 1 else 0
         read = right * (tasks // regions)
-        pairs = left * right * self.visited / (_PAIRS if here else _PAIRS_AFAR)
+        pairs = left * right * self.visited / (_PAIRS if self.here else _PAIRS_AFAR)
         return (sent + read + pairs) / min(self.workers, tasks)
 
     def _pieces(self, regions: int) -> int:
@@ -205,7 +222,8 @@ class Plan:
         centroids = 4 * self.left.dimension * self.source.partitions * 2
         left, right = self.rows
         checks = 8 * (self.conditions + 1) * (left + right) if self.conditions else 0
-        fixed = BASE_BYTES + centroids + checks + (8 * right if self.source.how == "index" else 0)
+        ranges = right // _UNBROKEN if self.ranges is None else self.ranges
+        fixed = BASE_BYTES + centroids + checks + (16 * ranges if self.source.how == "index" else 0)
         room = self.memory - fixed
         if room < _LEAST_ROWS * row_bytes:
             least = fixed + _LEAST_ROWS * row_bytes

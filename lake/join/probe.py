@@ -53,13 +53,16 @@ def probe(
 
     def meet(item: tuple[Group, Rows], hand: int) -> int:
         group, rows = item
-        pairs = checks.against(group.ids)
-        partitions, row_ends = group.partitions()
-        some = [probers[ends[partition, hand] : ends[partition, hand + 1]] for partition in partitions]
-        counts = np.array([len(which) for which in some], np.int64)
-        found.meet_shares(np.concatenate([probers[:0], *some]), np.append(0, np.cumsum(counts)), rows, row_ends, pairs)
+        homes, row_ends = group.partitions()
+        firsts, lasts = ends[homes, hand], ends[homes, hand + 1]
+        counts = lasts - firsts
+        if not counts.any() and not len(everywhere[hand]):
+            return 0
+        may = checks.against(group.ids)
+        which = np.concatenate([probers[:0], *(probers[a:b] for a, b in zip(firsts, lasts, strict=True))])
+        found.meet_shares(which, np.append(0, np.cumsum(counts)), rows, row_ends, may)
         if len(everywhere[hand]):
-            found.meet(everywhere[hand], rows, pairs)
+            found.meet(everywhere[hand], rows, may)
         return int(counts @ np.diff(row_ends))
 
     probed = (ends[those, -1] > ends[those, 0]) | (others > 0)

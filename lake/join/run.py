@@ -46,7 +46,7 @@ def run(work: Work) -> JoinReport:
                 what = replace(what, centroids=centroids, runs=find_runs(work, centroids, workers))
             what, recall = _probes(work, what, workers, seconds)
         with lap(seconds, "join"):
-            cut = Cut(**work.keep("cut.json", **asdict(plan.cut(what.probes))))
+            cut = Cut(**work.keep("cut.json", **asdict(plan.cut(what.probes, sum(each.ranges for each in what.runs)))))
             others: list[TaskResult[Done]] = []
             if cut.regions == 1:
                 joined = by_blocks(work, what, cut, workers)
@@ -85,6 +85,7 @@ def run(work: Work) -> JoinReport:
         device=", ".join(sorted({r.device for r in receipts} - {""})) or "cpu",
         regions=cut.regions,
         met=1.0 if cut.regions == 1 else sum(result.value.counts[0] for result in joined) / left,
+        read_bytes=sum(r.read_bytes for r in receipts),
     )
 
 

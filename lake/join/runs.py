@@ -12,9 +12,11 @@ from lance.file import LanceFileReader, LanceFileWriter
 from numpy.typing import NDArray
 
 from lake.join.inplace import InPlace
-from lake.join.lengths import lengths_of, told
+from lake.join.lengths import lengths_of, metadata_of
 from lake.nearest.kernel import Floats, Ids
 from lake.storage import Files, Location
+
+_WRITTEN = 4096  # rows at a time
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,14 @@ class Run:
     live : str or None
         A file in the job's folder that tells the ids of the rows that count; all do if ``None``. See
         `lake.join.living`.
+    ranges : int
+        As so many.
     """
 
     file: Location
     column: str
     live: str | None = None
+    ranges: int = 0
 
 
 def save(folder: Location, name: str, array: NDArray[Any]) -> None:
@@ -53,9 +58,10 @@ def write_run(file: Location, ids: Ids, vectors: Floats, lengths: NDArray[np.int
     """Write sorted rows, with the number of rows of each partition in the file's own schema."""
     held = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     batch = pa.record_batch({"_rowid": pa.array(ids.astype(np.uint64)), "vector": held})
-    schema = batch.schema.with_metadata(told(lengths))
+    schema = batch.schema.with_metadata(metadata_of(lengths))
     with LanceFileWriter(file.uri, schema, storage_options=dict(file.options) or None) as writer:
-        writer.write_batch(batch.cast(schema))
+        for first in range(0, max(1, batch.num_rows), _WRITTEN):  # of small pieces fewer bytes are copied
+            writer.write_batch(batch.slice(first, _WRITTEN).cast(schema))
 
 
 def partitions_of(file: Location) -> int:
@@ -81,13 +87,14 @@ class RunReader:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        reader = _reader(run.file, None)
-        described = reader.metadata()
-        self.lengths = lengths_of(reader, described, run.file)
+        self._reader = _reader(run.file, ["_rowid", run.column])
+        described = self._reader.metadata()
+        self.lengths = lengths_of(self._reader, described, run.file)
         self.dimension = int(described.schema.field(run.column).type.list_size)
         self._starts = np.cumsum(self.lengths) - self.lengths
         self._place = InPlace.find(run.file, described, run.column)
-        self._reader = _reader(run.file, ["_rowid"] if self._place else ["_rowid", run.column])
+        if self._place:
+            self._reader = _reader(run.file, ["_rowid"])
 
     def start(self, partition: int) -> int:
         """Tell where a partition begins."""

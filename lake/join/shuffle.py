@@ -71,7 +71,9 @@ class SendBlock(OfBlock):
 
         name = leave(what.folder, "sent", self.key, batches())
         clock.lap("send")
-        return Done(clock.seconds, file=name, counts=tuple(sent), without=block.without)
+        return Done(
+            clock.seconds, file=name, counts=tuple(sent), without=block.without, read_bytes=block.vectors.nbytes
+        )
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,21 @@ class JoinPiece:
             checks.begin(ids)
             here = np.flatnonzero(load(what.folder, self.regions) == self.piece.region)
             pairs = np.concatenate(queries), np.concatenate(routes)
-            compared = probe(found, checks, pairs, what.partitions(), here, others=len(of_true), hands=hands)
+            partitions = what.partitions()
+            compared = probe(found, checks, pairs, partitions, here, others=len(of_true), hands=hands)
         found.sort()
         clock.lap("compare")
         batch = pa.record_batch({"place": pa.array(places), "id": lists(found.ids), "distance": lists(found.distances)})
         name = leave(what.folder, "found", self.key, [batch])
         clock.lap("list")
-        return Done(clock.seconds, file=name, counts=(self.rows, len(of_true)), compared=compared, device=found.device)
+        return Done(
+            clock.seconds,
+            file=name,
+            counts=(self.rows, len(of_true)),
+            compared=compared,
+            read_bytes=vectors[: self.rows].nbytes + partitions.read_bytes,
+            device=found.device,
+        )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class JoinBlock(OfBlock):
         block = read_block(what.left, self.spans, what.metric, what.left.payload)
         clock.lap("read")
         rows, vectors, ids, without = block.rows, block.vectors, block.ids, block.without
+        read_bytes = vectors.nbytes
         del block  # one copy of the vectors is enough
         order = np.arange(len(vectors))
         measured: Measured = ()
@@ -47,27 +48,37 @@ class JoinBlock(OfBlock):
                 partitions = what.partitions()
                 all_of_them = np.arange(len(partitions.rows))
                 compared = probe(found, checks, pairs, partitions, all_of_them, others=len(sampled), hands=hands)
+                read_bytes += partitions.read_bytes
                 found.sort()
                 measured = agreement(found.ids[sampled], found.ids[len(order) :])
             else:
                 found = kernel(vectors, what.k, what.metric, what.within, hands)
                 checks.begin(ids)
-                compared = self._meet_all(found, checks, hands)
+                rows_met = self._meet_all(found, checks, hands)
+                compared = len(found.queries) * rows_met
+                read_bytes += 4 * what.right.dimension * rows_met
                 found.sort()
         clock.lap("compare")
         back = np.argsort(order)
         part = write(what.target, (what.left, what.right), rows, found.ids[back], found.distances[back])
         clock.lap("write")
-        return Done(clock.seconds, part, "", (), without, compared, found.device, measured)
+        return Done(
+            clock.seconds,
+            part,
+            without=without,
+            compared=compared,
+            read_bytes=read_bytes,
+            device=found.device,
+            measured=measured,
+        )
 
     def _meet_all(self, found: Nearest, checks: Checks, hands: Hands) -> int:
-        """Let all rows of the right side pass by."""
-        what = self.what
-        compared = 0
+        """Let all rows of the right side pass by; return how many those are that have a vector."""
+        what, met = self.what, 0
         for batch in what.right.read(None, [what.right.column]):
             vectors, at = what.right.matrix(batch.column(what.right.column), what.metric)
             ids = batch.column("_rowid").to_numpy()[at].astype(np.int64)
             rows = found.prepare(vectors, ids, len(found.queries), hands)
             found.meet_all(rows, checks.against(ids), hands)
-            compared += len(found.queries) * len(ids)
-        return compared
+            met += len(ids)
+        return met

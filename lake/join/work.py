@@ -66,7 +66,8 @@ class Work:
             plan.probes,
             plan.source.why,
         )
-        text = json.dumps([sides, asked, [vars(c) for c in self.conditions], self.apart, self.target.location.uri])
+        into = self.target.location.uri, self.target.schema.names  # files of a part hold the columns in this order
+        text = json.dumps([sides, asked, [vars(c) for c in self.conditions], self.apart, into])
         return Ledger(Files(self.folder), self.job, encode, decode, hashlib.sha256(text.encode()).hexdigest())
 
     def keep(self, name: str, **numbers: int) -> dict[str, int]:

@@ -23,6 +23,15 @@ def abreast(executor: str | Executor) -> int:
     return joiners().workers if executor == "local" else getattr(executor, "workers", None) or cpus()
 
 
+def cores(executor: str | Executor, tasks: int) -> int:
+    """Tell how many cores a join of so many tasks keeps busy: few tasks have several each."""
+    workers = abreast(executor)
+    here = executor == "local" or isinstance(executor, LocalExecutor)
+    whole = cpus() if here else workers
+    each = whole // (workers if here else min(workers, tasks))
+    return min(whole, min(workers, tasks) * min(MOST_HANDS, max(1, each)))
+
+
 @contextmanager
 def workers(executor: str | Executor, flop: float, module: str, *, hands: bool = False) -> Iterator[Executor]:
     """Choose where tasks run, and have the workers start; a little work is done in this process.

@@ -178,7 +178,8 @@ class Nearest:
         """
         for (first, last), (row, end) in zip(pairwise(ends.tolist()), pairwise(row_ends.tolist()), strict=True):
             part = slice(row, end)
-            self.meet(which[first:last], rows[part], pairs and pairs[part])
+            if first < last:
+                self.meet(which[first:last], rows[part], pairs and pairs[part])
 
     def meet_all(self, rows: Rows, pairs: Pairs | None = None, hands: Hands | None = None) -> None:
         """Let every query meet some rows; see `meet`."""

@@ -95,6 +95,8 @@ def sift(asked: Asked, met: Met, may: May, which: Any, slack: Any, ends: Any, ro
     """
     wasted = 0
     for share in range(len(ends) - 1):
+        if ends[share] == ends[share + 1]:
+            continue
         some, part = slice(ends[share], ends[share + 1]), slice(row_ends[share], row_ends[share + 1])
         wasted += _share(
             asked,

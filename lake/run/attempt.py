@@ -137,13 +137,15 @@ class Attempts(Generic[R]):
             self._on_event(TaskDone(stage.name, key, attempts, outcome.seconds, rows))
             return [TaskResult(key, value, attempts, outcome.seconds) for value in outcome.receipt]
         kind = type(outcome.error).__qualname__
-        if attempts <= stage.retries:
+        # Wrong data are as wrong at the next attempt.
+        if attempts <= stage.retries and not isinstance(outcome.error, InvalidInput):
             self._on_event(TaskRetried(stage.name, key, attempts, kind))
             self.waiting.append(task)
         elif self.failure is None:
             self._on_event(StageFailed(stage.name, key, attempts, kind))
+            often = f" {attempts} times, at last" if attempts > 1 else ""
             self.failure = TaskFailed(
-                f"task {key!r} of stage {stage.name!r} failed {attempts} times, at last with {kind}: {outcome.error}",
+                f"task {key!r} of stage {stage.name!r} failed{often} with {kind}: {outcome.error}",
                 key=key,
                 attempts=attempts,
             )

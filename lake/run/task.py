@@ -45,7 +45,7 @@ class Stage(Generic[R]):
     memory_bytes : int
         Projected peak memory of one task, in bytes; 0 where it is not projected.
     retries : int
-        How often a task that failed is tried again.
+        How often a task that failed is tried again; one whose data are wrong (`InvalidInput`) is not.
 
     Raises
     ------
@@ -122,8 +122,8 @@ class Executor(Protocol):
         MemoryExceeded
             If one task's projected memory exceeds a worker's; nothing has run then.
         TaskFailed
-            If a task failed more often than the stage allows; ``__cause__`` is the task's own error, and a
-            note on it holds the worker's traceback.
+            If a task failed more often than the stage allows, or its data are wrong; ``__cause__`` is the task's
+            own error, and a note on it holds the worker's traceback.
         InvalidInput
             If a task cannot be pickled.
         """

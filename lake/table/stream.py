@@ -99,7 +99,7 @@ def write_files(
 def failed(stream: Stream, location: Location, error: Exception) -> Exception:
     """Choose the error to raise when a write failed: the stream's own, if it had one."""
     if stream.error is not None:
-        if isinstance(stream.error, pa.ArrowException):
+        if isinstance(stream.error, pa.ArrowException) and not isinstance(stream.error, MemoryError):
             return InvalidInput(f"the input cannot be read: {stream.error}")
         return stream.error
     return StorageError(f"cannot write to {location.uri}: {error}")

@@ -107,7 +107,8 @@ def test_a_join_finds_the_nearest(root: Location, metric: str, how: str) -> None
     found = left.knn_join(right, 7, into="near", left_columns=["group"], right_columns=["time"], **given)
     rows = lk.open_table("near").to_arrow()
     assert check(rows, list(a.values()), list(b.values()), 7, metric) == 1.0
-    assert rows.schema.names == ["left_id", "left_group", "right_id", "right_time", "rank", "distance"]
+    assert found.report.read_bytes == 4 * DIMENSION * (700 + 1500 * found.report.tasks)
+    assert rows.schema.names == ["left_id", "right_id", "rank", "distance", "left_group", "right_time"]
     assert all(r["left_group"] == a[r["left_id"]]["group"] for r in rows.to_pylist())
     assert all(r["right_time"] == b[r["right_id"]]["time"] for r in rows.to_pylist())
     assert found.report.pairs == len(rows) == 700 * 7
@@ -424,6 +425,10 @@ def test_a_join_says_what_it_would_do(tmp_path: Any) -> None:
     assert isinstance(told, Forecast)
     assert "the rows are sorted" in str(told)
     assert told.to_dict()["left_rows"] == 2000
+    assert told.seconds * told.cores == pytest.approx(told.core_seconds)
+    few = left.knn_join(left, 5, dry_run=True, left_where="id < 1000")
+    assert few.plan.flop + few.plan.read_bytes < told.plan.flop + told.plan.read_bytes
+    assert few.plan.training > 0
     assert lk.list_tables() == ["left"]
 
 

@@ -15,7 +15,9 @@ import pytest
 
 import lake
 from lake.errors import AlreadyExists, InvalidInput
+from lake.join import knn
 from lake.run import Event, LocalExecutor, StageStarted, TaskDone, TaskSkipped, ignore
+from lake.schema import Schema
 from tests.support.raycluster import RayCluster
 from tests.support.wide import Wide
 
@@ -185,6 +187,11 @@ def test_a_job_keeps_to_what_it_was_asked_and_what_it_read(tmp_path: Path) -> No
         left.knn_join(right, 3, into="right", executor=LocalExecutor(1), job_id="nightly", on_event=ignore)
     with pytest.raises(Stopped):
         left.knn_join(right, 3, into="near", executor=LocalExecutor(1), job_id="nightly", on_event=stop)
+    made = knn.result_schema
+    with pytest.MonkeyPatch.context() as patch:  # files that are there hold the columns in another order
+        patch.setattr(knn, "result_schema", lambda plan: Schema(made(plan).columns[::-1], key=made(plan).key))
+        with pytest.raises(InvalidInput, match="begun with other parameters"):
+            join(3)
     before = len(left)
     left.delete("id < 100")  # the job goes on with the version that it was begun with
     with pytest.raises(InvalidInput, match="begun with other parameters"):

@@ -13,7 +13,7 @@ from rich.console import Console
 import lake
 from lake.join.plan import Plan
 from lake.run import Event, LocalExecutor, Progress, TaskDone, ignore
-from tests.integration.test_knn_join import check, make
+from tests.integration.test_knn_join import DIMENSION, check, make
 from tests.support.wide import Wide
 
 ORDER = [("left_id", "ascending"), ("rank", "ascending")]
@@ -49,6 +49,7 @@ def test_regions_find_the_nearest(tmp_path: Any, metric: str, how: str) -> None:
     rows, report = both(left, right, 7, nprobe=5, left_columns=["group"], right_columns=["time"])
     assert 0.3 < check(rows, list(a.values()), list(b.values()), 7, metric) < 1
     assert report.tasks == 8
+    assert report.read_bytes == 4 * DIMENSION * round(len(a) * (1 + report.met) + 6000), "the right side once"
     assert report.source.startswith("index" if how == "index" else "no index")
     rows, report = both(left, right, 7, recall=0.9)
     reached = check(rows, list(a.values()), list(b.values()), 7, metric)
@@ -140,6 +141,27 @@ def test_what_regions_will_be_is_told_before(tmp_path: Any, monkeypatch: pytest.
     monkeypatch.setattr(Plan, "regions", 1)
     blocks = left.knn_join(right, 5, executor=Wide(8), dry_run=True)
     assert read < 0.65 * blocks.to_dict()["read_bytes"]
+
+
+def test_regions_pay_sooner_where_reading_takes_longer(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 1000, 1)
+    right, _ = make(lk, "right", 9000, 2)
+    here = left.knn_join(right, 5, nprobe=8, executor=Wide(4), dry_run=True)
+    monkeypatch.setattr(Plan, "here", False)
+    afar = left.knn_join(right, 5, nprobe=8, executor=Wide(4), dry_run=True)
+    assert (here.plan.regions, afar.plan.regions) == (1, 4)
+    assert afar.core_seconds > 0
+
+
+def test_memory_counts_the_ranges_of_ids_that_live(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, _ = make(lk, "t", 2000, 1)
+    table.create_index("vector", "ivf_flat", partitions=4)
+    table.build(executor=LocalExecutor(1), on_event=ignore)
+    plan = table.knn_join(table, 5, nprobe=2, dry_run=True).plan
+    room = [plan.cut(2, ranges).most_rows for ranges in (1, 1_000_000)]
+    assert 16_000_000 // 700 < room[0] - room[1] < 16_000_000 // 300, "16 bytes each; a row has some hundreds"
 
 
 def test_fewer_vectors_than_partitions_are_probed(tmp_path: Any) -> None:

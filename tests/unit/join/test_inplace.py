@@ -118,6 +118,9 @@ def test_joins_are_the_same_in_place_and_through_lance(tmp_path: Path, metric: s
         pytest.param(pa.list_(pa.float16(), 256), [[1.0] * 256] * 9, id="half"),
         pytest.param(pa.list_(pa.float64(), 96), [[1.0] * 96] * 9, id="double"),
         pytest.param(pa.list_(pa.int32(), 96), [[1] * 96] * 9, id="whole numbers"),
+        pytest.param(pa.list_(pa.float32(), 96), [None] * 9, id="nothing but nulls"),
+        pytest.param(pa.list_(pa.float32()), [[1.0] * 96] * 9, id="lists of any length"),
+        pytest.param(pa.int64(), [1] * 9, id="no lists"),
     ],
 )
 def test_what_lies_otherwise_is_left_to_lance(tmp_path: Path, kind: pa.DataType, rows: list[Any]) -> None:

@@ -6,8 +6,10 @@ import os
 
 import pytest
 
-from lake.join.workers import abreast, workers
+from lake.join import workers as workers_of
+from lake.join.workers import abreast, cores, workers
 from lake.run import LocalExecutor
+from tests.support.wide import Wide
 
 MUCH, LITTLE = 1e15, 1e6
 
@@ -32,6 +34,25 @@ def test_as_many_processes_as_pay(
         assert isinstance(chosen, LocalExecutor)
         assert chosen.workers == processes
     assert abreast("local") == max(1, cores // 8)
+
+
+@pytest.mark.parametrize(
+    ("machine", "executor", "tasks", "busy"),
+    [
+        (2, "local", 1, 2),
+        (64, "local", 8, 64),
+        (64, LocalExecutor(1), 1, 8),  # as many threads as share one task
+        (64, LocalExecutor(4), 9, 32),
+        (4, LocalExecutor(4), 2, 2),
+        (2, Wide(32), 100, 32),
+        (2, Wide(32), 1, 8),
+    ],
+)
+def test_so_many_cores_are_busy(
+    monkeypatch: pytest.MonkeyPatch, machine: int, executor: str | LocalExecutor | Wide, tasks: int, busy: int
+) -> None:
+    monkeypatch.setattr(workers_of, "cpus", lambda: machine)
+    assert cores(executor, tasks) == busy
 
 
 def test_an_executor_that_is_given_is_taken() -> None:

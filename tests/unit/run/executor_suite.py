@@ -150,6 +150,14 @@ class ExecutorSuite:
             list(executor.run(Stage("s", [Raises("a", "exit")], retries=0), ignore))
         assert isinstance(caught.value.__cause__, SystemExit)
 
+    def test_wrong_data_are_not_tried_again(self, executor: Executor) -> None:
+        events: list[Event] = []
+        with pytest.raises(TaskFailed, match=r"'a' of stage 's' failed with InvalidInput: row 7") as caught:
+            list(executor.run(Stage("s", [Raises("a", "data")], retries=3), events.append))
+        assert caught.value.attempts == 1
+        assert isinstance(caught.value.__cause__, InvalidInput)
+        assert not any(isinstance(event, TaskRetried) for event in events)
+
     def test_an_error_that_does_not_unpickle_keeps_its_name_and_message(self, executor: Executor) -> None:
         with pytest.raises(TaskFailed, match=r"NeedsKeyword") as caught:
             list(executor.run(Stage("s", [Raises("a", "keyword")], retries=1), ignore))

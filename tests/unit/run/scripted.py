@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from lake.errors import InvalidInput
+
 
 class NeedsKeyword(Exception):
     """Pickles, and then cannot be unpickled: as many libraries' errors do."""
@@ -82,6 +84,8 @@ class Raises:
             raise NeedsKeyword("no such code", code=7)
         if self.kind == "exit":
             sys.exit(3)
+        if self.kind == "data":
+            raise InvalidInput("row 7: NaN")
         raise ValueError(self.kind)
 
 
