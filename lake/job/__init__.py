@@ -4,7 +4,7 @@ from lake.job.clusters import Cluster, Drift
 from lake.job.common import Report, Run
 from lake.job.conf import Document
 from lake.job.kinds import KINDS, BuildIndex, Compact, Dedup, Etl, Job
-from lake.job.neighbours import Classify, Mine, Outliers
+from lake.job.neighbours import Classify, KnnJoin, Mine, Outliers
 from lake.job.open import open_job
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Drift",
     "Etl",
     "Job",
+    "KnnJoin",
     "Mine",
     "Outliers",
     "Report",

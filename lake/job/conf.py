@@ -27,6 +27,16 @@ _DEPTH = 50
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}|(?P<bad>\$\{[^}]*\}?)")
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads on, off, yes, no as words, as YAML does since 1.2: `on` is a key of joins, NO a country."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if first not in "oOyYnN" or tag != "tag:yaml.org,2002:bool"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class Document:
     """A YAML file, and at which line each of its values stands.
 
@@ -57,7 +67,7 @@ class Document:
             raise NotFound(f"there is no file {str(path)!r}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"cannot read {str(path)!r}: {error}") from error
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is not None:

@@ -17,7 +17,7 @@ from lake.handle import Table
 from lake.index import BuildReport
 from lake.job.clusters import Cluster, Drift
 from lake.job.common import Analysis, Common, Run
-from lake.job.neighbours import Classify, Mine, Outliers
+from lake.job.neighbours import Classify, KnnJoin, Mine, Outliers
 from lake.job.report import UpkeepReport
 from lake.storage import Location
 from lake.table.compact import Compacted
@@ -156,11 +156,12 @@ class Dedup(Analysis):
         return dedup(self.open().open_table(self.table), **self.asked(run))
 
 
-Job = Etl | BuildIndex | Compact | Dedup | Outliers | Classify | Mine | Cluster | Drift
+Job = Etl | BuildIndex | Compact | KnnJoin | Dedup | Outliers | Classify | Mine | Cluster | Drift
 KINDS: dict[str, type[Job]] = {
     "etl": Etl,
     "build_index": BuildIndex,
     "compact": Compact,
+    "knn_join": KnnJoin,
     "dedup": Dedup,
     "outliers": Outliers,
     "classify": Classify,

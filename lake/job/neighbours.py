@@ -6,7 +6,51 @@ from typing import Literal
 
 from lake.analytics import ClassifyReport, MineReport, OutlierReport, classify, mine, outliers
 from lake.etl.spec import Names
-from lake.job.common import Analysis, Run
+from lake.job.common import Analysis, Common, Run
+from lake.join import JoinReport, knn_join
+
+
+class KnnJoin(Common):
+    """Find, for every row of one table, its nearest rows of another; see `lake.knn_join`.
+
+    Parameters
+    ----------
+    left : str
+        A table.
+    right : str, optional
+        Another one; by default the same, of which no row is its own neighbour.
+    into : str
+        The table of the result.
+    """
+
+    job: Literal["knn_join"]
+    left: str
+    into: str
+    right: str | None = None
+    k: int = 10
+    left_column: str | None = None
+    right_column: str | None = None
+    left_where: str | None = None
+    right_where: str | None = None
+    left_columns: Names = ()
+    right_columns: Names = ()
+    metric: str | None = None
+    within: float | None = None
+    on: Names = ()
+    recall: float = 0.95
+    nprobe: int | None = None
+    memory: int | str = "1GiB"
+
+    def run(self, run: Run) -> JoinReport:
+        """Do it."""
+        lk = self.open()
+        left = lk.open_table(self.left)
+        right = left if self.right is None else lk.open_table(self.right)
+        own = type(self).model_fields.keys() - Common.model_fields.keys() - {"job", "left", "right"}
+        given = {name: getattr(self, name) for name in own}
+        joined = knn_join(left, right, **given, executor=run.engine, job_id=run.job_id, on_event=run.on_event)
+        report: JoinReport = joined.report
+        return report
 
 
 class Outliers(Analysis):

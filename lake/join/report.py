@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lake.join.plan import Plan
 from lake.join.recall import Recall
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 # Measured on joins of 5,000 to 100,000 rows with 200,000 and 500,000. Kernel: the share of its best that is left where
 # few queries meet many rows, and where all meet all. Bytes a second: of this machine's files, of a store's (reckoned,
@@ -91,6 +94,11 @@ class JoinReport:
         """Make the report of a join that was done before, out of what `to_dict` gave then."""
         recall = told["recall"] and Recall(**told["recall"])
         return cls(**{**told, "recall": recall, "repeated": True})
+
+    def __rich__(self) -> Text:
+        from rich.text import Text  # who prints nothing need not load it
+
+        return Text(f"{self.job}: {self}")
 
     def __str__(self) -> str:
         if self.repeated:

@@ -161,14 +161,23 @@ def test_the_jobs_of_the_house(tmp_path: Path) -> None:
         return done.stdout
 
     wanted: dict[str, tuple[str, dict[str, Any]]] = {
+        "knn_join": (
+            "4 x 4 rows, 1 without a vector: 4 pairs",
+            {"left_sku": "d", "right_sku": "b", "rank": 0, "right_maker": "x"},
+        ),
         "outliers": ("5 rows = 4 scored + 1 without a vector", {"sku": "a", "rank": 0, "flagged": True}),
         "classify": ("1 rows = 1 labelled + 0 undecided", {"sku": "c", "maker": "x", "runner_up": "y"}),
         "mine": ("4 anchors = 2 mined + 1 without a positive", {"anchor_title": "A", "negative_title": "D"}),
     }
-    made = {"outliers": "products__outliers-", "classify": "products__makers-", "mine": "products__triplets-"}
+    made = {
+        "knn_join": "products__near-",
+        "outliers": "products__outliers-",
+        "classify": "products__makers-",
+        "mine": "products__triplets-",
+    }
     for kind, (counts, row) in wanted.items():
         shown = program(HOUSE / f"jobs/{kind}.py", HOUSE / f"conf/{kind}.yaml")
-        assert f"{kind}-2026-01-02: " in shown
+        assert f"{kind.replace('_', '-')}-2026-01-02: " in shown
         assert counts in shown
         found = lk[f"{made[kind]}2026-01-02"].to_arrow().to_pylist()
         assert row in [{name: one[name] for name in row} for one in found]

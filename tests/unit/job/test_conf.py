@@ -49,6 +49,16 @@ def test_the_example_in_the_readme_is_legal(file: Path) -> None:
         opened(file, text.replace("rename:", "renam:"), AWS_SECRET_ACCESS_KEY=CANARY)
 
 
+def test_words_are_no_booleans(file: Path) -> None:
+    join = {"job": "knn_join", "lake": ".", "left": "t", "into": "u"}
+    text = "".join(f"{name}: {value}\n" for name, value in join.items()) + "on: left.a == right.a\nleft_where: NO\n"
+    job = opened(file, text)
+    assert (job.on, job.left_where) == (("left.a == right.a",), "NO")
+    for word, meant in (("yes", True), ("true", True), ("off", False), ("False", False)):
+        told = opened(file, f"job: dedup\nlake: .\ntable: t\nwithin: 0.1\ndelete: {word}\n")
+        assert told.delete is meant
+
+
 def test_the_environment_fills_texts_and_cannot_change_the_structure(file: Path) -> None:
     text = GOOD + (
         "job_id: load-${DATE}\n"
@@ -68,7 +78,7 @@ WRONG = {
     "unknown inside": (GOOD.replace("files:", "fils:"), ":4: source.fils: unknown key; did you mean 'files'?"),
     "missing": (GOOD.replace("lake: ./lk\n", ""), "the key 'lake' is missing"),
     "missing inside": (GOOD.replace("table: t", "mode: merge"), ":5: into: the key 'table' is missing"),
-    "kind": (GOOD.replace("etl", "elt"), ":1: job: give the kind of job, one of etl, build_index, compact, dedup"),
+    "kind": (GOOD.replace("etl", "elt"), ":1: job: give the kind of job, one of etl, build_index, compact, knn_join, dedup"),
     "choice": (GOOD + "  mode: upsert\n", ":7: into.mode: Input should be 'append' or 'merge'"),
     "number": (GOOD + "refused:\n  at_most: -1\n", ":8: refused.at_most: Input should be greater than or equal to 0"),
     "rule": (GOOD.replace("files: in.csv", "version: 1"), ":3: source: give one of files, table, spark and ray"),
