@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 Shown = Any
+_WIDE = 240
 
 
 def emit(value: Shown, *, as_json: bool, data: Any = None) -> None:
@@ -22,7 +24,8 @@ def emit(value: Shown, *, as_json: bool, data: Any = None) -> None:
     if as_json:
         typer.echo(json.dumps(plain(value if data is None else data), allow_nan=False, ensure_ascii=False))
     else:
-        Console().print(value)
+        # In a file or a pipe no line is broken at the width of some terminal.
+        Console(width=None if sys.stdout.isatty() else _WIDE).print(value)
 
 
 def grid(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import uuid
@@ -80,11 +81,13 @@ def knn_join(
     left_columns, right_columns : sequence of str
         What the result carries besides the keys, as ``left_<name>`` and ``right_<name>``.
     metric : {"l2", "cosine", "dot"}, optional
-        The left column's own by default. Distances are squared l2, 1 - cosine, 1 - dot: smaller is nearer.
+        What the columns of tables declare by default; l2 for arrays alone. Distances are squared l2, 1 - cosine,
+        1 - dot: smaller is nearer.
     within : float, optional
         Only pairs with ``distance < within``.
     on : sequence of str
-        Conditions on pairs, such as ``"left.category == right.category"`` or ``"left.time > right.time"``.
+        Conditions on pairs, such as ``"left.category == right.category"`` or ``"left.time > right.time"``. Rows in
+        which such a column is null take no part; the report counts those of the left side.
     apart : bool, optional
         Leave each row itself out; by default if both sides are the same table.
     recall : float
@@ -116,7 +119,8 @@ def knn_join(
     Raises
     ------
     InvalidInput
-        Wrong dimensions, metrics, conditions; NaN; a zero vector under cosine; a job of that id did something else.
+        Wrong dimensions, metrics, conditions; columns that declare different metrics, and none is given; NaN; a zero
+        vector under cosine; a job of that id did something else.
     NotFound
         A version that an interrupted job of that id read has expired.
     AlreadyExists
@@ -147,9 +151,12 @@ def knn_join(
         sides = [_snapshot(side, root, name, stack) for side, name in ((left, "left"), (right, "right"))]
         job = job_name("join", job_id)
         work = root.join("_jobs", job)
-        kept = JobFolder(job, "knn_join", work) if job_id is not None and len(places) == len(sides) else None
+        kept = JobFolder(job, "knn_join", work) if job_id is not None and places else None
+        tables = [at for at, side in enumerate((left, right)) if isinstance(side, HasSnapshot | Snapshot)]
         if kept is not None and not dry_run:
-            sides = list(kept.begun(asked, sides))
+            asked["arrays"] = [_digest(side) for side in (left, right) if not isinstance(side, HasSnapshot | Snapshot)]
+            begun = kept.begun(asked, [sides[at] for at in tables])
+            sides = [begun[tables.index(at)] if at in tables else side for at, side in enumerate(sides)]
         a = knn.side(sides[0], left_column, left_where, left_columns, "left")
         b = knn.side(sides[1], right_column, right_where, right_columns, "right")
         same = (a.snapshot.location.uri, a.snapshot.branch) == (b.snapshot.location.uri, b.snapshot.branch)
@@ -159,7 +166,7 @@ def knn_join(
             a,
             b,
             _whole(k),
-            metric=metric,
+            metric=metric or knn.declared(*([a, b][at] for at in tables)),
             within=_bound(within),
             on=on,
             recall=recall,
@@ -175,7 +182,7 @@ def knn_join(
         place = scratch or root.join(f"{table_name(str(into))}.lance")
         target = knn.target(plan, place, job)
         if kept is not None:
-            kept.note(asked, sides)
+            kept.note(asked, [sides[at] for at in tables])
         report = knn.join(
             plan,
             conditions,
@@ -238,21 +245,34 @@ def _place(side: HasSnapshot | Snapshot) -> Location:
     )
 
 
+def _matrix(given: Rows) -> npt.NDArray[Any]:
+    if isinstance(given, pa.ChunkedArray):
+        given = given.combine_chunks()
+    if isinstance(given, pa.FixedSizeListArray) and not given.null_count:
+        return given.flatten().to_numpy(zero_copy_only=False).reshape(len(given), -1)  # type: ignore[no-any-return]
+    return np.asarray(given)
+
+
+def _digest(given: Rows) -> str:
+    """Tell arrays apart, by what they hold."""
+    matrix = np.ascontiguousarray(_matrix(given), np.float32)
+    return f"{matrix.shape}: {hashlib.sha256(matrix.tobytes()).hexdigest()}"
+
+
 def _snapshot(given: Rows, root: Location, name: str, stack: ExitStack) -> Snapshot:
     """Pin a table; an array becomes one, for as long as the join runs."""
     if isinstance(given, Snapshot):
         return given
     if isinstance(given, HasSnapshot):
         return given.snapshot()
-    if isinstance(given, pa.ChunkedArray):
-        given = given.combine_chunks()
-    if isinstance(given, pa.FixedSizeListArray) and not given.null_count:
-        given = given.flatten().to_numpy(zero_copy_only=False).reshape(len(given), -1)
-    matrix = np.asarray(given)
+    matrix = _matrix(given)
     if matrix.dtype.kind not in "iuf":
-        raise InvalidInput(f"{name}: give a table, a snapshot, or an array of numbers, not {type(given).__name__}")
+        raise InvalidInput(
+            f"{name}: give a table, a snapshot, or an array of numbers, not {type(given).__name__}; of a data frame "
+            "give the column of vectors, or make a table with create_table"
+        )
     if matrix.ndim != _MATRIX or not matrix.size:
-        raise InvalidInput(f"{name}: the array has the shape {matrix.shape}; give (rows, dimension)")
+        raise InvalidInput(f"{name}: the array has the shape {matrix.shape}; give (rows, dimension), one row at least")
     dimension = matrix.shape[1]
     place = root.join("_jobs", f"{name}-{uuid.uuid4().hex}.lance")
     schema = Schema([Column("row", pa.int64()), Column("vector", Embedding(dimension))], key="row")

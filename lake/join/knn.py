@@ -59,14 +59,15 @@ def plan_join(
     workers: int,
 ) -> tuple[Plan, tuple[Condition, ...]]:
     """Check a join, and settle how it is run."""
-    chosen = metric or (left.vectors.embedding.metric if left.vectors.embedding else "l2")
+    chosen = metric or declared(left, right)
     target = None if nprobe is not None else recall
-    check(left, right, k=k, metric=chosen, recall=target, probes=nprobe)
+    check(left, right, k=k, metric=chosen, recall=target, probes=nprobe, within=within)
     conditions = tuple(parse(text) for text in on)
     for condition in conditions:
         left.snapshot.schema.column(condition.left)
         right.snapshot.schema.column(condition.right)
     # Neither null nor NaN fulfils a condition, so such rows take no part.
+    passed = sum(left.fragments().values()) if conditions else None
     left = _known(left, [c.left for c in conditions])
     right = _known(right, [c.right for c in conditions])
     left_rows, right_rows = left.fragments(), right.fragments()
@@ -86,8 +87,24 @@ def plan_join(
         workers,
         left.payload_bytes(),
         len(conditions),
+        without_value=0 if passed is None else passed - sum(left_rows.values()),
     )
     return plan, conditions
+
+
+def declared(*sides: Side) -> str:
+    """Find the metric that the columns of some sides declare; l2 where there is none.
+
+    Raises
+    ------
+    InvalidInput
+        They declare different ones.
+    """
+    metrics = {side.vectors.embedding.metric: side for side in sides if side.vectors.embedding}
+    if len(metrics) > 1:
+        told = ", ".join(f"{side.snapshot.location.uri}: {side.column!r} {name}" for name, side in metrics.items())
+        raise InvalidInput(f"the columns declare different metrics ({told}): choose with metric=")
+    return next(iter(metrics), "l2")
 
 
 def _known(side: Side, columns: Sequence[str]) -> Side:

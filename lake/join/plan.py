@@ -92,6 +92,8 @@ class Plan:
         Of one row of the left side, besides its vector.
     conditions : int
         Comparisons of each pair.
+    without_value : int
+        Rows of the left side in which a column of the conditions is null.
     ranges : int or None
         Of the ids of indexed rows that are alive and pass the filter, once they are counted; see `lake.join.living`.
     """
@@ -110,6 +112,7 @@ class Plan:
     workers: int = 1
     payload_bytes: int = 0
     conditions: int = 0
+    without_value: int = 0
     ranges: int | None = None
 
     @property
@@ -231,7 +234,9 @@ class Plan:
         return room // row_bytes
 
 
-def check(left: Side, right: Side, *, k: int, metric: str, recall: float | None, probes: int | None) -> None:
+def check(
+    left: Side, right: Side, *, k: int, metric: str, recall: float | None, probes: int | None, within: float | None
+) -> None:
     """Refuse a join that makes no sense.
 
     Raises
@@ -240,9 +245,6 @@ def check(left: Side, right: Side, *, k: int, metric: str, recall: float | None,
     """
     for side in (left, right):
         side.check()
-    for name, number in (("k", k), ("nprobe", probes)):
-        if number is not None and type(number) is not int:
-            raise InvalidInput(f"{name}={number!r}: give a whole number")
     if left.dimension != right.dimension:
         raise InvalidInput(
             f"the left column {left.column!r} has {left.dimension} dimensions, the right one {right.column!r} "
@@ -250,8 +252,19 @@ def check(left: Side, right: Side, *, k: int, metric: str, recall: float | None,
         )
     if metric not in METRICS:
         raise InvalidInput(f"metric={metric!r}: a join knows {', '.join(METRICS)}")
+    _check_numbers(k, metric, recall, probes, within)
+
+
+def _check_numbers(k: int, metric: str, recall: float | None, probes: int | None, within: float | None) -> None:
+    for name, number in (("k", k), ("nprobe", probes)):
+        if number is not None and type(number) is not int:
+            raise InvalidInput(f"{name}={number!r}: give a whole number")
     if not 1 <= k <= MOST_NEIGHBOURS:
         raise InvalidInput(f"k={k}: give 1 to {MOST_NEIGHBOURS:,}")
+    if within is not None and within <= 0 and metric != "dot":
+        raise InvalidInput(f"within={within}: no {metric} distance is less; give one above 0")
+    if recall is None and probes is None:
+        raise InvalidInput("recall=None: give a share, or nprobe=")
     if recall is not None and not 0 < recall <= 1:
         raise InvalidInput(f"recall={recall}: give a share above 0, and 1.0 for the exact join")
     if probes is not None and probes < 1:

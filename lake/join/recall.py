@@ -66,6 +66,8 @@ class Recall:
         return asdict(self)
 
     def __str__(self) -> str:
+        if not self.sample:
+            return "recall not measured, for no row of the sample has a neighbour"
         return f"recall {self.measured:.3f} ({self.low:.3f} to {self.high:.3f}, {self.sample} rows compared with all)"
 
 

@@ -61,6 +61,10 @@ class JoinReport:
     read_bytes : int
         Bytes of vectors, as float32, that tasks have read of both sides, those that were sent to regions once more;
         sorting and the sample are left out.
+    metric : str
+    k : int
+    without_value : int
+        Rows of the left side that passed its filter, and in which a column of the conditions is null.
     """
 
     job: str
@@ -84,6 +88,9 @@ class JoinReport:
     regions: int = 1
     met: float = 1.0
     read_bytes: int = 0
+    metric: str = ""
+    k: int = 0
+    without_value: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
@@ -98,7 +105,7 @@ class JoinReport:
     def __rich__(self) -> Text:
         from rich.text import Text  # who prints nothing need not load it
 
-        return Text(f"{self.job}: {self}")
+        return Text(f"{self.job}: {self}" if self.repeated else f"{self.job}: {self}\nresults: {self.table}")
 
     def __str__(self) -> str:
         if self.repeated:
@@ -106,9 +113,10 @@ class JoinReport:
         how = f"{self.recall}, {self.probes} of {self.partitions:,} partitions" if self.recall else "exact"
         where = "" if self.device == "cpu" else f" on {self.device}"
         lacking = f", {self.without_vector:,} without a vector" if self.without_vector else ""
+        lacking += f", {self.without_value:,} left out for null in a condition" if self.without_value else ""
         return (
-            f"{self.left_rows:,} x {self.right_rows:,} rows{lacking}: {self.pairs:,} pairs in "
-            f"{self.seconds.get('total', 0.0):.1f} s{where}, {self.read_bytes / 2**20:,.0f} MiB of vectors read; "
+            f"{self.left_rows:,} x {self.right_rows:,} rows{lacking}, {self.metric}, k={self.k}: {self.pairs:,} pairs "
+            f"in {self.seconds.get('total', 0.0):.1f} s{where}, {self.read_bytes / 2**20:,.0f} MiB of vectors read; "
             f"{how}; {self.source}"
         )
 

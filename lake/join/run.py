@@ -86,6 +86,9 @@ def run(work: Work) -> JoinReport:
         regions=cut.regions,
         met=1.0 if cut.regions == 1 else sum(result.value.counts[0] for result in joined) / left,
         read_bytes=sum(r.read_bytes for r in receipts),
+        metric=plan.metric,
+        k=plan.k,
+        without_value=plan.without_value,
     )
 
 

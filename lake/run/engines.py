@@ -36,6 +36,10 @@ def resolve(executor: Any) -> Executor:
     """
     if not isinstance(executor, str):
         is_spark = type(executor).__module__.startswith("pyspark.")
+        if not is_spark and not callable(getattr(executor, "run", None)):
+            raise InvalidInput(
+                f"executor={executor!r}: give a name, such as 'ray', or lake.run.LocalExecutor(workers=2)"
+            )
         own: Executor = _make("spark", executor) if is_spark else executor
         return own
     if executor in _OWN:

@@ -191,7 +191,9 @@ def create(
             raise StorageError(f"cannot create {location.uri}: {error}") from error
         if find(existing, commit_id) == 1:
             return Commit(1, commit_id)
-        raise AlreadyExists(f"{location.uri} exists already; open_table opens it") from error
+        raise AlreadyExists(
+            f"{location.uri} exists already: open_table opens it; choose another name for a new one"
+        ) from error
     return Commit(dataset.version, commit_id)
 
 

@@ -166,7 +166,9 @@ def begin(
         with suppress(NotFound):
             done = earlier(open_head(location), location, None, commit_id)
             if done is None or done.version != 1:
-                raise AlreadyExists(f"{location.uri} exists already; open_table opens it")
+                raise AlreadyExists(
+                    f"{location.uri} exists already: open_table opens it; choose another name for a new one"
+                )
             return PartedWrite(location, None, mode, schema, None, commit_id, done)
         return PartedWrite(location, None, mode, schema, None, commit_id)
     head = open_head(location, branch)

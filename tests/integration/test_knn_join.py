@@ -413,9 +413,41 @@ def test_what_makes_no_sense_is_refused(tmp_path: Any) -> None:
         left.knn_join(right, right_columns=["nope"])
     with pytest.raises(lake.InvalidInput, match="NaN"):
         lake.knn_join(np.full((2, DIMENSION), np.nan), right)
+    for wrong in (0, -1.0):
+        with pytest.raises(lake.InvalidInput, match="no l2 distance is less"):
+            left.knn_join(right, within=wrong)
+    with pytest.raises(lake.InvalidInput, match=r"recall=None.*nprobe="):
+        left.knn_join(right, recall=None)
+    with pytest.raises(lake.InvalidInput, match=r"executor=2.*LocalExecutor"):
+        left.knn_join(right, executor=2)
     left.knn_join(right, into="near")
-    with pytest.raises(lake.AlreadyExists):
+    with pytest.raises(lake.AlreadyExists, match="choose another name"):
         left.knn_join(right, into="near")
+
+
+def test_the_metric_is_the_one_that_a_column_declares(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, rows = make(lk, "t", 60, 1, "cosine")
+    asked = np.stack([row["vector"] for row in rows.values()])[:7] * 3
+    for one, other in ((asked, table), (table, asked)):
+        found = lake.knn_join(one, other, 3)
+        assert found.report.metric == "cosine"
+        assert "cosine, k=3" in str(found.report)
+        assert found.to_arrow()["distance"].to_numpy().min() < 1e-5
+    assert lake.knn_join(asked, asked, 1).report.metric == "l2"
+    dot, _ = make(lk, "dot", 60, 2, "dot")
+    with pytest.raises(lake.InvalidInput, match=r"t\.lance: 'vector' cosine, .*dot\.lance: 'vector' dot\): .*metric="):
+        table.knn_join(dot)
+    assert table.knn_join(dot, 2, metric="l2").report.metric == "l2"
+
+
+def test_rows_that_no_condition_can_hold_for_are_counted(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    table, _ = make(lk, "t", 90, 1)
+    table.update({"group": None}, where="id < 20")
+    report = table.knn_join(table, 2, on=["left.group != right.group"], left_where="id >= 10").report
+    assert (report.left_rows, report.without_value) == (70, 10)
+    assert "10 left out for null in a condition" in str(report)
 
 
 def test_a_join_says_what_it_would_do(tmp_path: Any) -> None:

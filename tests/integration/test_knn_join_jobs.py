@@ -202,6 +202,17 @@ def test_a_job_keeps_to_what_it_was_asked_and_what_it_read(tmp_path: Path) -> No
     assert join(3).report.repeated
 
 
+def test_a_job_of_arrays_is_known_by_what_they_hold(tmp_path: Path) -> None:
+    right = tables(tmp_path).open_table("right")
+    asked = np.random.default_rng(0).standard_normal((20, right.schema.column("vector").type.list_size))
+    done = [right.knn_join(asked, 2, into="near", job_id="nightly", on_event=ignore).report for _ in range(2)]
+    assert [report.repeated for report in done] == [False, True]
+    assert done[0].pairs == done[1].pairs == 2 * len(right)
+    for other in (asked[:5], asked * 2):
+        with pytest.raises(InvalidInput, match="begun with other parameters"):
+            right.knn_join(other, 2, into="near", job_id="nightly", on_event=ignore)
+
+
 @pytest.mark.parametrize("regions", [1, 4])
 def test_a_job_goes_on_with_other_workers_and_more_memory(tmp_path: Path, regions: int) -> None:
     lk = tables(tmp_path, *((2000, 3000) if regions == 1 else (700, 16_000)))

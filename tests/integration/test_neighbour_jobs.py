@@ -162,7 +162,7 @@ def test_the_jobs_of_the_house(tmp_path: Path) -> None:
 
     wanted: dict[str, tuple[str, dict[str, Any]]] = {
         "knn_join": (
-            "4 x 4 rows, 1 without a vector: 4 pairs",
+            "4 x 4 rows, 1 without a vector, 1 left out for null in a condition",
             {"left_sku": "d", "right_sku": "b", "rank": 0, "right_maker": "x"},
         ),
         "outliers": ("5 rows = 4 scored + 1 without a vector", {"sku": "a", "rank": 0, "flagged": True}),

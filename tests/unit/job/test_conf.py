@@ -78,7 +78,10 @@ WRONG = {
     "unknown inside": (GOOD.replace("files:", "fils:"), ":4: source.fils: unknown key; did you mean 'files'?"),
     "missing": (GOOD.replace("lake: ./lk\n", ""), "the key 'lake' is missing"),
     "missing inside": (GOOD.replace("table: t", "mode: merge"), ":5: into: the key 'table' is missing"),
-    "kind": (GOOD.replace("etl", "elt"), ":1: job: give the kind of job, one of etl, build_index, compact, knn_join, dedup"),
+    "kind": (
+        GOOD.replace("etl", "elt"),
+        ":1: job: give the kind of job, one of etl, build_index, compact, knn_join, dedup",
+    ),
     "choice": (GOOD + "  mode: upsert\n", ":7: into.mode: Input should be 'append' or 'merge'"),
     "number": (GOOD + "refused:\n  at_most: -1\n", ":8: refused.at_most: Input should be greater than or equal to 0"),
     "rule": (GOOD.replace("files: in.csv", "version: 1"), ":3: source: give one of files, table, spark and ray"),
