@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lake.analytics import ClusterReport, DriftReport, cluster, drift
+from lake.errors import InvalidInput
 from lake.job.common import Analysis, Run
 
 _TABLE = "table:"
@@ -76,6 +77,8 @@ class Drift(Analysis):
 
     def run(self, run: Run) -> DriftReport:
         """Do it."""
+        if self.before is None and self.before_where == self.after_where:
+            raise InvalidInput("drift: both sides are the same rows; give before:, or before_where: and after_where:")
         lk = self.open()
         after = lk.open_table(self.table)
         after = after if self.after is None else after.at(self.after)

@@ -328,7 +328,7 @@ def test_the_job_of_the_house(tmp_path: Path) -> None:
     assert "version 1: 8 rows" in done.stdout
     assert (tmp_path / "drift-2026-01-02.html").exists()
     for at, other in ((1, "version 1"), (2, "version 2")):
-        text = f"job: drift\nlake: {tmp_path}/lk\ntable: products\nclusters: 2\nafter: {at}\n"
+        text = f"job: drift\nlake: {tmp_path}/lk\ntable: products\nclusters: 2\nbefore: {at}\nafter: {at}\n"
         (tmp_path / "other.yaml").write_text(text)
         report = open_job(tmp_path / "other.yaml").run(Run(f"at-{at}", "local", lambda _: None))
         assert isinstance(report, DriftReport)

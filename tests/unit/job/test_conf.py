@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lake.errors import InvalidInput, LakeError, NotFound
-from lake.job import KINDS, Document, Etl, open_job
+from lake.job import KINDS, Document, Etl, Run, open_job
+from lake.run import ignore
 
 HOUSE = Path(__file__).parents[3]
 CANARY = "CANARY-5d1e"
@@ -47,6 +48,12 @@ def test_the_example_in_the_readme_is_legal(file: Path) -> None:
     assert (job.job_id, job.into.embeddings["embedding"].dimension) == ("etl-2026-01-02", 384)
     with pytest.raises(InvalidInput, match="transform.renam: unknown key; did you mean 'rename'?"):
         opened(file, text.replace("rename:", "renam:"), AWS_SECRET_ACCESS_KEY=CANARY)
+
+
+def test_a_drift_of_a_table_against_itself_is_a_forgotten_key(file: Path) -> None:
+    job = opened(file, "job: drift\nlake: ./nowhere\ntable: t\n")
+    with pytest.raises(InvalidInput, match="give before:"):
+        job.run(Run("weekly", "local", ignore))
 
 
 def test_words_are_no_booleans(file: Path) -> None:
