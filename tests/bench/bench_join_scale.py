@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -225,12 +225,9 @@ def _watched(pid: int) -> Iterator[dict[int, int]]:
 
     def look() -> None:
         while not ended.wait(0.02):
-            for child in psutil.Process(pid).children(recursive=True):
-                try:
-                    usage = child.memory_info()
-                except psutil.NoSuchProcess:
-                    continue
-                peaks[child.pid] = max(peaks.get(child.pid, 0), usage.rss)
+            with suppress(psutil.NoSuchProcess):  # it ended, or one of its children
+                for child in psutil.Process(pid).children(recursive=True):
+                    peaks[child.pid] = max(peaks.get(child.pid, 0), child.memory_info().rss)
 
     thread = threading.Thread(target=look)
     thread.start()
