@@ -56,17 +56,17 @@ def read_block(left: Side, spans: Sequence[Span], metric: str, columns: Sequence
     InvalidInput
         A vector is not legal; see `Side.matrix`.
     """
-    kept, vectors, places, held = [], [], [], 0
+    room = np.empty((sum(rows for _, _, rows in spans), left.dimension), np.float32)
+    kept, places, held, filled = [], [], 0, 0
     for span in spans:
         for batch in left.read(span, list(dict.fromkeys([left.column, *columns]))):
             some, at = left.matrix(batch.column(left.column), metric)
             payload = batch.select([*columns, "_rowid"])
             kept.append(payload if len(at) == batch.num_rows else payload.take(pa.array(at)))
-            vectors.append(some)
+            room[filled : filled + len(some)] = some  # at once: what Lance has read serves the next batch
             places.append(held + at)
-            held += batch.num_rows
-    found = np.concatenate(places)
-    return Block(pa.Table.from_batches(kept), np.concatenate(vectors), found, held - len(found))
+            held, filled = held + batch.num_rows, filled + len(some)
+    return Block(pa.Table.from_batches(kept), room[:filled], np.concatenate(places), held - filled)
 
 
 def read_payload(left: Side, spans: Sequence[Span]) -> pa.Table:

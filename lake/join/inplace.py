@@ -74,22 +74,20 @@ class InPlace:
             return None
         return cls(file.uri, dimension, starts, np.array(positions, np.int64))
 
-    def read(self, first: int, count: int) -> Floats:
-        """Read so many vectors: float32, shape (count, d).
+    def read(self, first: int, found: Floats) -> None:
+        """Read vectors, from the first on, into a matrix: float32, shape (count, d).
 
         Raises
         ------
         CorruptTable
             The file has become shorter than it was.
         """
-        found = np.empty((count, self.dimension), np.float32)
         room = found.reshape(-1).view(np.uint8).data
         with Path(self.path).open("rb") as file:
-            for place, part in self._parts(first, count):
+            for place, part in self._parts(first, len(found)):
                 file.seek(place)
                 if file.readinto(room[part]) < part.stop - part.start:
                     raise CorruptTable(f"{self.path}: ends within the page that begins at byte {place}")
-        return found
 
     def _parts(self, first: int, count: int) -> Iterator[tuple[int, slice]]:
         """Yield, for each page that has some of the rows, their place in the file, and in what is read, in bytes."""

@@ -1,4 +1,8 @@
-"""The partitions of the right side, read out of runs."""
+"""The partitions of the right side, read out of runs, a group of neighbours at a time.
+
+A thread reads one group ahead. Where a single one does all the work, and files lie on this machine, the system reads
+ahead well enough: two threads that take turns on one core cost more than to read.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ from lake.nearest.kernel import Floats, Ids
 from lake.storage import Location
 
 _GROUP_BYTES = 16 << 20  # of which up to three are held at a time, two of them with their bytes
+_NEAR_BYTES = 4 << 20  # for each hand, where there is no store to wait for: a group stays in the cache
+
+Wanted = tuple[NDArray[np.int64], int, int]
+"""Neighbouring partitions, and which of how many pieces of their rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +49,7 @@ class Group:
 
 
 class Partitions:
-    """Reads partitions out of runs, a group of neighbours at a time and one group ahead.
+    """Reads partitions out of runs.
 
     Parameters
     ----------
@@ -63,7 +71,6 @@ class Partitions:
         self._live = [None if run.live is None else load(folder, run.live) for run in runs]
         self._dimension = self._runs[0].dimension
         self.read_bytes = 0
-        self._most_rows = max(1, _GROUP_BYTES // (4 * self._dimension))
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -71,32 +78,42 @@ class Partitions:
         held: NDArray[np.int64] = np.sum([run.lengths for run in self._runs], axis=0)
         return held
 
-    def read(self, wanted: NDArray[np.int64]) -> Iterator[Group]:
-        """Yield the rows of partitions, given in ascending order; a large partition comes in pieces."""
+    def read(self, wanted: NDArray[np.int64], hands: int) -> Iterator[Group]:
+        """Yield the rows of partitions, given in ascending order; a large partition comes in pieces.
+
+        Parameters
+        ----------
+        wanted : int64
+        hands : int
+            Threads that go through each group.
+        """
+        near = all(run.in_place for run in self._runs)
+        held = min(_GROUP_BYTES, hands * _NEAR_BYTES) if near else _GROUP_BYTES
+        groups = self._groups(wanted, max(1, held // (4 * self._dimension)))
+        alone = near and hands == 1
+        yield from (self._load(*group) for group in groups) if alone else self._ahead(groups)
+
+    def _ahead(self, groups: Iterator[Wanted]) -> Iterator[Group]:
         with ThreadPoolExecutor(1) as ahead:
             following: Future[Group] | None = None
-            for group in self._groups(wanted):
+            for group in groups:
                 loading, following = following, ahead.submit(self._load, *group)
                 if loading is not None:
                     yield loading.result()
             if following is not None:
                 yield following.result()
 
-    def _groups(self, wanted: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int, int]]:
-        """Group neighbours, which one read of each run gets; yield ``(partitions, piece, pieces)``."""
+    def _groups(self, wanted: NDArray[np.int64], most: int) -> Iterator[Wanted]:
+        """Group neighbours, which one read of each run gets."""
         rows, start, held = self.rows, 0, 0
         for at, partition in enumerate(wanted):
-            apart = at > start and (partition != wanted[at - 1] + 1 or held + rows[partition] > self._most_rows)
+            apart = at > start and (partition != wanted[at - 1] + 1 or held + rows[partition] > most)
             if apart:
-                yield from self._cut(wanted[start:at], held)
+                yield from _cut(wanted[start:at], held, most)
                 start, held = at, 0
             held += int(rows[partition])
         if len(wanted):
-            yield from self._cut(wanted[start:], held)
-
-    def _cut(self, group: NDArray[np.int64], rows: int) -> Iterator[tuple[NDArray[np.int64], int, int]]:
-        pieces = -(-rows // self._most_rows) if len(group) == 1 else 1
-        yield from ((group, piece, pieces) for piece in range(max(1, pieces)))
+            yield from _cut(wanted[start:], held, most)
 
     def _load(self, group: NDArray[np.int64], piece: int, pieces: int) -> Group:
         parts = [self._part(at, group, piece, pieces) for at in range(len(self._runs))]
@@ -124,3 +141,8 @@ class Partitions:
         if (live := self._live[at]) is not None and not (kept := among(live, ids)).all():
             homes, ids, vectors = homes[kept], ids[kept], vectors[kept]
         return Group(homes, ids, unit(vectors) if self._normalise else vectors)
+
+
+def _cut(group: NDArray[np.int64], rows: int, most: int) -> Iterator[Wanted]:
+    pieces = -(-rows // most) if len(group) == 1 else 1
+    yield from ((group, piece, pieces) for piece in range(max(1, pieces)))

@@ -286,13 +286,16 @@ def choose(
     rows = sum(right_rows.values())
     if recall == 1:
         return Source("all", why="recall=1.0: every row meets every row")
-    if not rows or not left_rows or not estimate(right.snapshot.dataset, right.column):
-        return Source("all", why="one side has no vectors")
-    if given is None and (left_rows <= _FEW or rows <= _FEW):
-        return Source("all", why="so few rows that partitions would not pay")
+    if not rows or not left_rows:
+        return Source("all", why="one side has no rows")
     indexes = [
         i for i in built_indexes(right.snapshot.dataset).values() if i.column == right.column and i.metric == metric
     ]
+    # To estimate takes as long as to read many an index's centroids.
+    if not indexes and not estimate(right.snapshot.dataset, right.column):
+        return Source("all", why="one side has no vectors")
+    if given is None and (left_rows <= _FEW or rows <= _FEW):
+        return Source("all", why="so few rows that partitions would not pay")
     for index in indexes:
         if index.kind == _FLAT and _of_one_model(right, index):
             loose = uncovered(index, right_rows)

@@ -66,5 +66,5 @@ def probe(
         return int(counts @ np.diff(row_ends))
 
     probed = (ends[those, -1] > ends[those, 0]) | (others > 0)
-    groups = partitions.read(those[probed & (partitions.rows[those] > 0)])
+    groups = partitions.read(those[probed & (partitions.rows[those] > 0)], hands.count)
     return sum(hands.over(map(prepared, groups), meet))

@@ -151,7 +151,7 @@ class Compare:
         known, homes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         wanted = self.first + np.flatnonzero(partitions.rows[self.first : self.last])
         with Hands() as hands:
-            for group in partitions.read(wanted):
+            for group in partitions.read(wanted, hands.count):
                 rows = found.prepare(group.vectors, group.ids, len(queries), hands)
                 found.meet_all(rows, checks.against(group.ids), hands)
                 known.append(group.ids)

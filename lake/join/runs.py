@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from lake.join.inplace import InPlace
 from lake.join.lengths import lengths_of, metadata_of
 from lake.nearest.kernel import Floats, Ids
+from lake.nearest.rooms import Rooms
 from lake.storage import Files, Location
 
 _WRITTEN = 4096  # rows at a time
+_IDS = 1 << 16  # likewise
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ class RunReader:
         self._place = InPlace.find(run.file, described, run.column)
         if self._place:
             self._reader = _reader(run.file, ["_rowid"])
+        self._rows, self._rooms = described.num_rows, Rooms()
+        self._ids, self._first = np.empty(0, np.int64), 0  # those read last, and where they begin
+
+    @property
+    def in_place(self) -> bool:
+        """Whether vectors are read where they lie."""
+        return self._place is not None
 
     def start(self, partition: int) -> int:
         """Tell where a partition begins."""
@@ -102,13 +111,24 @@ class RunReader:
 
     def read(self, first: int, count: int) -> tuple[Ids, Floats]:
         """Read so many rows."""
+        if self._place:
+            found = self._rooms.empty((count, self.dimension), np.float32)
+            self._place.read(first, found)
+            return self._ids_of(first, count), found
         table = self._reader.read_range(first, count, batch_size=count).to_table()
         ids: Ids = table["_rowid"].to_numpy().astype(np.int64, copy=False)
-        if self._place:
-            return ids, self._place.read(first, count)
         held = table[self._run.column].combine_chunks()
         vectors: Floats = held.flatten().to_numpy().astype(np.float32, copy=False)
         return ids, vectors.reshape(count, self.dimension)
+
+    def _ids_of(self, first: int, count: int) -> Ids:
+        """Read ids alone, those of the next rows with them: each call of the reader takes as long as many rows."""
+        at = first - self._first
+        if at < 0 or at + count > len(self._ids):
+            held = min(max(count, _IDS), self._rows - first)
+            table = self._reader.read_range(first, held, batch_size=held).to_table()
+            self._ids, self._first, at = table["_rowid"].to_numpy().astype(np.int64, copy=False), first, 0
+        return self._ids[at : at + count]
 
 
 def _reader(file: Location, columns: list[str] | None) -> LanceFileReader:

@@ -22,6 +22,7 @@ ROW_ID = "_rowid"  # no column can have this name
 
 _SAMPLED = 1024
 _HELD_BYTES = 32 << 20
+_SCANNED = 4  # rows that are read while one is looked up
 _SHORT, _LONG = 1e-20, 1e20  # squared lengths that float32 still squares and divides well
 _TOO_LONG = 1e30
 
@@ -228,7 +229,7 @@ def finder(side: Side, wanted: int) -> Callable[[Ids], pa.Table]:
         How many rows will be asked for: of many, and little of each, all of the side's are read at once.
     """
     rows = side.snapshot.dataset.count_rows()
-    if not wanted or rows > wanted or rows * (side.payload_bytes() + 16) > _HELD_BYTES:
+    if not wanted or rows > _SCANNED * wanted or rows * (side.payload_bytes() + 16) > _HELD_BYTES:
         return partial(take, side.snapshot.dataset, columns=side.payload)
     table = pa.Table.from_batches(list(side.read(None, side.payload))).combine_chunks()
     ids = table["_rowid"].to_numpy().astype(np.int64)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lake.nearest.codes import encode_queries, encode_rows
 from lake.nearest.kernel import ALL_PAIRS, Floats, Ids, Nearest, Pairs, Rows, read_only
+from lake.nearest.rooms import Rooms
 from lake.nearest.sift import Asked, May, Met, sift
 from lake.nearest.tile import STRIP
 from lake.run.threads import Hands
@@ -66,6 +67,7 @@ class NearestCoded(Nearest):
         codes, about = np.zeros((len(queries), 4 * _steps(queries)), np.int8), np.empty((len(queries), 4), np.float32)
         _shared(hands, len(queries), lambda *part: encode_queries(self.queries, codes, about, *part))
         self._asked = Asked(self.queries, self._norms, codes, about, self.distances, self.ids, self.metric)
+        self._rooms = Rooms()
         # Of all threads; that one now and then loses what it adds does no harm.
         self._pairs, self._wasted = _PATIENCE, 0
 
@@ -75,7 +77,7 @@ class NearestCoded(Nearest):
             return super().prepare(vectors, ids, meetings, hands)
         rows, ids = read_only(vectors), read_only(ids)
         strips, half = -(-len(ids) // STRIP), np.empty(len(ids), np.float32)
-        codes = np.empty((strips, _steps(vectors), STRIP), np.uint32)
+        codes = self._rooms.empty((strips, _steps(vectors), STRIP), np.uint32)
         terms = np.empty((strips, 4, STRIP), np.float32)
         _shared(hands, strips, lambda *part: encode_rows(rows, self.metric, half, codes, terms, *part))
         return CodedRows(rows, ids, half, terms[:, 1].max(initial=0), codes, terms)

@@ -58,6 +58,11 @@ class Files:
 
     def read(self, name: str) -> bytes:
         """Return a whole file."""
+        if self.location.scheme == "file":  # where sessions copy 2 KiB at a time
+            try:
+                return Path(self.location.uri, name).read_bytes()
+            except OSError as error:
+                raise self._failed("read", name, error) from error
         with tempfile.TemporaryDirectory(prefix="lake-") as folder:
             return self.download(name, Path(folder) / "copy").read_bytes()
 

@@ -30,6 +30,12 @@ def find(file: Location, column: str = "vector") -> InPlace | None:
     return InPlace.find(file, LanceFileReader(file.uri).metadata(), column)
 
 
+def read(there: InPlace, first: int, count: int) -> np.ndarray:
+    found = np.full((count, there.dimension), np.nan, np.float32)
+    there.read(first, found)
+    return found
+
+
 def written(folder: Path, kind: pa.DataType, rows: list[Any], **options: str) -> Location:
     file = Location.of(folder / "some.lance")
     batch = pa.record_batch({"_rowid": pa.array(range(len(rows)), pa.uint64()), "vector": pa.array(rows, kind)})
@@ -66,7 +72,7 @@ def test_any_rows_are_read_as_they_were_written(
     there = find(paged)
     assert there is not None
     assert len(there.positions) > 1
-    np.testing.assert_array_equal(there.read(first, last - first), vectors[first:last])
+    np.testing.assert_array_equal(read(there, first, last - first), vectors[first:last])
 
 
 def test_a_run_is_read_in_place(run: tuple[Location, np.ndarray]) -> None:
@@ -142,6 +148,6 @@ def test_a_file_that_became_shorter_is_told(tmp_path: Path, run: tuple[Location,
     copy = tmp_path / "copy.lance"
     copy.write_bytes(Path(run[0].uri).read_bytes()[: ROWS * DIMENSION * 2])
     torn = InPlace(str(copy), there.dimension, there.starts, there.positions)
-    assert torn.read(0, 10).shape == (10, DIMENSION)
+    np.testing.assert_array_equal(read(torn, 0, 10), run[1][:10])
     with pytest.raises(CorruptTable, match=r"copy\.lance: ends within the page"):
-        torn.read(0, ROWS)
+        read(torn, 0, ROWS)
