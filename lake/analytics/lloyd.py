@@ -12,6 +12,7 @@ from lake.analytics.centers import Centers, Totals
 from lake.analytics.stages import Ids, batch_rows, load, save
 from lake.index.kmeans import Floats
 from lake.join.side import Side, Span
+from lake.join.vectors import vectors
 from lake.storage import Location
 
 
@@ -104,6 +105,5 @@ class AssignBlock:
 def read(side: Side, spans: tuple[Span, ...], metric: str) -> Iterator[tuple[Ids, Floats]]:
     """Yield row ids and vectors of the rows that have one."""
     for span in spans:
-        for batch in side.read(span, [side.column], batch_rows(side.dimension)):
-            points, at = side.matrix(batch.column(side.column), metric)
-            yield batch.column("_rowid").to_numpy()[at].astype(np.int64), points
+        for rows, points, at in vectors(side, span, metric, batch_rows=batch_rows(side.dimension)):
+            yield rows.column("_rowid").to_numpy()[at].astype(np.int64), points

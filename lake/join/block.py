@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lake.join.side import ROW_ID, Side, Span, finder, named
+from lake.join.vectors import vectors
 from lake.nearest.kernel import Floats, Ids
 from lake.table.parts import Part, PartedWrite
 
@@ -59,13 +60,12 @@ def read_block(left: Side, spans: Sequence[Span], metric: str, columns: Sequence
     room = np.empty((sum(rows for _, _, rows in spans), left.dimension), np.float32)
     kept, places, held, filled = [], [], 0, 0
     for span in spans:
-        for batch in left.read(span, list(dict.fromkeys([left.column, *columns]))):
-            some, at = left.matrix(batch.column(left.column), metric)
-            payload = batch.select([*columns, "_rowid"])
-            kept.append(payload if len(at) == batch.num_rows else payload.take(pa.array(at)))
-            room[filled : filled + len(some)] = some  # at once: what Lance has read serves the next batch
+        for payload, some, at in vectors(left, span, metric, columns):
+            kept.append(payload if len(at) == payload.num_rows else payload.take(pa.array(at)))
+            room[filled : filled + len(some)] = some
             places.append(held + at)
-            held, filled = held + batch.num_rows, filled + len(some)
+            held, filled = held + payload.num_rows, filled + len(some)
+            del some  # its memory serves the next batch
     return Block(pa.Table.from_batches(kept), room[:filled], np.concatenate(places), held - filled)
 
 

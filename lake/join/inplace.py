@@ -54,13 +54,19 @@ class InPlace:
     def find(cls, file: Location, described: LanceFileMetadata, column: str) -> Self | None:
         """Find the vectors of a column; ``None`` where they lie on another machine, or are encoded."""
         names = described.schema.names
-        kind = described.schema.field(column).type
+        if len(described.columns) != len(names):
+            return None
+        return cls.at(file, described, names.index(column), described.schema.field(column).type)
+
+    @classmethod
+    def at(cls, file: Location, described: LanceFileMetadata, column: int, kind: pa.DataType) -> Self | None:
+        """Find the vectors of a column whose place among those of the file, and whose type, are known; see `find`."""
         floats = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
-        if file.scheme != "file" or len(described.columns) != len(names) or not floats:
+        if file.scheme != "file" or not floats:
             return None
         dimension = int(kind.list_size)
         items, positions = [0], []
-        for page in described.columns[names.index(column)].pages:
+        for page in described.columns[column].pages:
             if len(page.buffers) != 1:
                 return None
             held, more = divmod(page.buffers[0].size, 4 * dimension)

@@ -147,9 +147,11 @@ class Side:
         """
         positions = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
         values = array.drop_null().flatten() if array.null_count else array.flatten()
-        vectors: Floats = (
-            values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, self.dimension)
-        )
+        vectors: Floats = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        return self.legal(vectors.reshape(-1, self.dimension), metric), positions
+
+    def legal(self, vectors: Floats, metric: str) -> Floats:
+        """Return vectors as they are compared, and refuse some; see `matrix`."""
         odd = ~np.isfinite(np.einsum("nd->n", vectors))
         if odd.any() and not np.isfinite(vectors[odd]).all():
             raise InvalidInput(
@@ -162,13 +164,13 @@ class Side:
                     f"{self.snapshot.location.uri}: column {self.column!r} holds a zero vector, without direction; "
                     "make it null, or join by l2"
                 )
-            vectors = _unit(vectors)
-        elif (np.einsum("nd,nd->n", vectors, vectors) > _TOO_LONG).any():
+            return _unit(vectors)
+        if (np.einsum("nd,nd->n", vectors, vectors) > _TOO_LONG).any():
             raise InvalidInput(
                 f"{self.snapshot.location.uri}: column {self.column!r} holds vectors too long for float32 "
                 "to square their distances; scale them down"
             )
-        return vectors, positions
+        return vectors
 
 
 def _unit(vectors: Floats) -> Floats:

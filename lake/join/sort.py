@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lake.index.kmeans import nearest
 from lake.join.runs import load, write_run
 from lake.join.side import Side, Span
+from lake.join.vectors import vectors
 from lake.nearest.kernel import Floats, Ids
 from lake.run.threads import Hands
 from lake.storage import Location
@@ -65,25 +66,26 @@ class SortRows:
         """Return the name of the file, each attempt's own."""
         centroids = self.centroids.read()
 
-        def assign(batch: pa.RecordBatch) -> tuple[Ids, Floats, NDArray[np.int32]]:
-            some, at = self.side.matrix(batch.column(self.side.column), self.metric)
-            return batch.column("_rowid").to_numpy()[at].astype(np.int64), some, nearest(some, centroids)
+        def assign(read: tuple[pa.RecordBatch, Floats, Ids]) -> tuple[Ids, Floats, NDArray[np.int32]]:
+            rows, some, at = read
+            return rows.column("_rowid").to_numpy()[at].astype(np.int64), some, nearest(some, centroids)
 
         with Hands() as hands:
-            batches = (batch for span in self.spans for batch in self.side.read(span, [self.side.column]))
-            parts = list(hands.map(assign, batches))
+            parts = list(
+                hands.map(assign, (one for span in self.spans for one in vectors(self.side, span, self.metric)))
+            )
             assigned = np.concatenate([np.empty(0, np.int32), *(homes for _, _, homes in parts)])
             order = np.argsort(assigned, kind="stable")
             places = np.argsort(order)
-            ids, vectors = np.empty(len(order), np.int64), np.empty((len(order), self.side.dimension), np.float32)
+            ids, moved = np.empty(len(order), np.int64), np.empty((len(order), self.side.dimension), np.float32)
 
             def put(part: tuple[Ids, Floats, Ids]) -> None:
                 some_ids, some, there = part
-                ids[there], vectors[there] = some_ids, some
+                ids[there], moved[there] = some_ids, some
 
             ends = np.cumsum([len(some_ids) for some_ids, _, _ in parts])
             shares = np.split(places, ends[:-1])
             list(hands.map(put, ((*part[:2], there) for part, there in zip(parts, shares, strict=True))))
         name = f"runs/{self.key}-{uuid.uuid4().hex}.lance"
-        write_run(self.centroids.folder.join(name), ids, vectors, np.bincount(assigned, minlength=len(centroids)))
+        write_run(self.centroids.folder.join(name), ids, moved, np.bincount(assigned, minlength=len(centroids)))
         return name
