@@ -209,7 +209,7 @@ class _Folders:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._uri = snapshot.location.uri
-        self._own = f"tree/{snapshot.branch}/" if snapshot.branch is not None else ""
+        self._own = f"{snapshot.folder.uri}/".removeprefix(f"{snapshot.location.uri}/")
         self._bases = snapshot.dataset.base_paths()
 
     def path(self, path: str, base: int | None = None) -> str:

@@ -39,8 +39,8 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # A change is judged by the same examples each time; `make fuzz` draws new ones.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("new", derandomize=False, print_blob=True)
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("new", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile("same")
 
 

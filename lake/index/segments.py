@@ -140,12 +140,9 @@ def stale_rows(dataset: lance.LanceDataset, segments: Iterable[Segment]) -> dict
 
 def segment_folder(snapshot: Snapshot, uuid: str, base: int | None = None) -> Location:
     """Find the folder of a segment: under the table, its branch, or the base that it came from."""
-    location = snapshot.location
-    if base is not None:
-        location = Location(str(snapshot.dataset.base_paths()[base].path), location.options)
-    elif snapshot.branch is not None:
-        location = location.join("tree", snapshot.branch)
-    return location.join("_indices", uuid)
+    if base is None:
+        return snapshot.folder.join("_indices", uuid)
+    return Location(str(snapshot.dataset.base_paths()[base].path), snapshot.location.options).join("_indices", uuid)
 
 
 def removal(index: BuiltIndex, segment: Segment) -> Index:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from lance.file import LanceFileMetadata
 from numpy.typing import NDArray
 
-from lake.errors import CorruptTable
+from lake.errors import CorruptTable, StorageError
 from lake.nearest.kernel import Floats
 from lake.storage import Location
 
@@ -81,19 +81,26 @@ class InPlace:
         return cls(file.uri, dimension, starts, np.array(positions, np.int64))
 
     def read(self, first: int, found: Floats) -> None:
-        """Read vectors, from the first on, into a matrix: float32, shape (count, d).
+        """Read vectors, from the first on, into a matrix: float32, shape (count, d), its rows one after the other.
 
         Raises
         ------
         CorruptTable
-            The file has become shorter than it was.
+            The file is gone, or has become shorter than it was.
+        StorageError
+            The machine does not give it.
         """
-        room = found.reshape(-1).view(np.uint8).data
-        with Path(self.path).open("rb") as file:
-            for place, part in self._parts(first, len(found)):
-                file.seek(place)
-                if file.readinto(room[part]) < part.stop - part.start:
-                    raise CorruptTable(f"{self.path}: ends within the page that begins at byte {place}")
+        room = found.view(np.uint8).reshape(-1, copy=False).data
+        try:
+            with Path(self.path).open("rb") as file:
+                for place, part in self._parts(first, len(found)):
+                    file.seek(place)
+                    if file.readinto(room[part]) < part.stop - part.start:
+                        raise CorruptTable(f"{self.path}: ends within the page that begins at byte {place}")
+        except FileNotFoundError as error:
+            raise CorruptTable(f"{self.path}: is gone") from error
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path}: {error}") from error
 
     def _parts(self, first: int, count: int) -> Iterator[tuple[int, slice]]:
         """Yield, for each page that has some of the rows, their place in the file, and in what is read, in bytes."""

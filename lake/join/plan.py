@@ -291,7 +291,7 @@ def choose(
     indexes = [
         i for i in built_indexes(right.snapshot.dataset).values() if i.column == right.column and i.metric == metric
     ]
-    # To estimate takes as long as to read many an index's centroids.
+    # To estimate takes as long as to read many an index's centroids; an index whose rows are gone is merely read.
     if not indexes and not estimate(right.snapshot.dataset, right.column):
         return Source("all", why="one side has no vectors")
     if given is None and (left_rows <= _FEW or rows <= _FEW):

@@ -73,7 +73,7 @@ def partitions_of(file: Location) -> int:
 
 
 class RunReader:
-    """Reads a run.
+    """Reads a run: for one thread, since it keeps ids and memory from one call to the next.
 
     Parameters
     ----------

@@ -148,10 +148,20 @@ class Side:
         positions = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
         values = array.drop_null().flatten() if array.null_count else array.flatten()
         vectors: Floats = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-        return self.legal(vectors.reshape(-1, self.dimension), metric), positions
+        return self.checked(vectors.reshape(-1, self.dimension), metric), positions
 
-    def legal(self, vectors: Floats, metric: str) -> Floats:
-        """Return vectors as they are compared, and refuse some; see `matrix`."""
+    def checked(self, vectors: Floats, metric: str) -> Floats:
+        """Return vectors as they are compared: new ones of length one under cosine, and those given otherwise.
+
+        Parameters
+        ----------
+        vectors : float32, shape (n, d)
+
+        Raises
+        ------
+        InvalidInput
+            As `matrix` does.
+        """
         odd = ~np.isfinite(np.einsum("nd->n", vectors))
         if odd.any() and not np.isfinite(vectors[odd]).all():
             raise InvalidInput(

@@ -15,6 +15,7 @@ from lake.nearest.rooms import Rooms
 from lake.table.snapshot import store_errors
 
 _ROWS = 8192
+_FORMAT = (2, 1)  # of files; the oldest whose pages are described in the words that `InPlace` knows
 
 
 def vectors(
@@ -56,7 +57,7 @@ def vectors(
         found = rooms.empty((batch.num_rows, place.dimension), np.float32)
         place.read(first, found)
         first += batch.num_rows
-        yield batch, side.legal(found, metric), np.arange(batch.num_rows)
+        yield batch, side.checked(found, metric), np.arange(batch.num_rows)
         del found  # so that its memory serves the next batch
 
 
@@ -64,15 +65,17 @@ def _place(side: Side, fragment: int) -> InPlace | None:
     """Find the vectors of a fragment of which all rows count."""
     snapshot = side.snapshot
     described = snapshot.dataset.get_fragment(fragment).metadata
-    folder = snapshot.location if snapshot.branch is None else snapshot.location.join("tree", snapshot.branch)
-    if folder.scheme != "file" or side.where is not None or described.deletion_file is not None:
+    changed = described.deletion_file is not None or described.overlays
+    if snapshot.location.scheme != "file" or side.where is not None or changed:
         return None
     # By the number of the column: its name may have changed since the file was written.
     [field] = [field.id() for field in snapshot.dataset.lance_schema.fields() if field.name() == side.column]
-    [held] = [file for file in described.files if field in file.fields]
-    if held.base_id is not None:  # of another table
+    held = next((file for file in described.files if field in file.fields), None)
+    if held is None:  # the column was added later, and nothing is in it yet
         return None
-    file = folder.join("data", held.path)
+    if held.base_id is not None or (held.file_major_version, held.file_minor_version) < _FORMAT:  # of another table
+        return None
+    file = snapshot.folder.join("data", held.path)
     with store_errors(snapshot.location, snapshot.branch):
         metadata = LanceFileReader(file.uri).metadata()
     column = held.column_indices[held.fields.index(field)]

@@ -68,6 +68,11 @@ class Snapshot:
         return _handles.get(self)
 
     @property
+    def folder(self) -> Location:
+        """Where files lie that were written for it: those of a branch have a folder of their own."""
+        return self.location if self.branch is None else self.location.join("tree", self.branch)
+
+    @property
     def schema(self) -> Schema:
         """The semantic schema at this version."""
         return Schema.decode(self.dataset.schema)

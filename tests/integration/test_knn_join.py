@@ -312,6 +312,20 @@ def test_sides_without_rows_have_no_neighbours(tmp_path: Any) -> None:
         assert len(left.knn_join(right, 3, **given).to_arrow()) == 0
 
 
+def test_an_index_of_which_only_rows_without_a_vector_are_left(tmp_path: Any) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 700, 1)
+    right, _ = make(lk, "right", 700, 2)
+    right.create_index("vector", "ivf_flat", partitions=3)
+    right.build(executor=LocalExecutor(1))
+    right.append(pa.table({"id": range(1000, 1700)}))
+    right.delete("vector is not null")
+    for given in ({}, {"nprobe": 2}):
+        found = left.knn_join(right, 3, executor=LocalExecutor(1), **given)
+        assert len(found.to_arrow()) == 0
+        assert found.report.left_rows == 700
+
+
 def test_a_large_partition_is_read_in_pieces(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from lake.join import partitions
 

@@ -72,7 +72,6 @@ def test_a_table_is_a_dict_with_searches(root: Location, kind: str) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             report_multiple_bugs=False,
             phases=[p for p in (Phase.generate, Phase.shrink) if p != Phase.shrink or root.scheme == "file"],
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

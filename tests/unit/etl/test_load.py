@@ -91,7 +91,7 @@ def test_not_a_number_is_refused_and_shown_as_text(tmp_path: Path, here: Locatio
 ENTRIES = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=20)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(ENTRIES, min_size=1, max_size=3),
     st.sampled_from(["append", "merge"]),

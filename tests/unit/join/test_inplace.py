@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from lance.file import LanceFileReader, LanceFileWriter
 
 import lake
-from lake.errors import CorruptTable
+from lake.errors import CorruptTable, StorageError
 from lake.join import inplace
 from lake.join.inplace import InPlace
-from lake.join.plan import segment_file
+from lake.join.plan import Plan, segment_file
 from lake.join.runs import Run, RunReader, write_run
 from lake.join.side import Side
 from lake.run import LocalExecutor
@@ -85,12 +85,16 @@ def test_a_run_is_read_in_place(run: tuple[Location, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
-def test_joins_are_the_same_in_place_and_through_lance(tmp_path: Path, metric: str) -> None:
-    """An index that Lance wrote, rows that it does not cover, and rows that were deleted since."""
+@pytest.mark.parametrize("regions", [1, 4])
+def test_joins_are_the_same_in_place_and_through_lance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, regions: int
+) -> None:
+    """An index that Lance wrote, rows that it does not cover, rows that were deleted since, and some without vector."""
     lk, rng = lake.connect(tmp_path), np.random.default_rng(1)
     vectors = rng.standard_normal((6000, 64), np.float32)
     held = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 64)
     rows = pa.table({"id": np.arange(6000), "vector": held})
+    more = pa.table({"id": [7000, 7001], "vector": pa.array([None, [1.0] * 64], held.type)})
     table = lk.create_table(
         "t",
         rows.slice(0, 5000),
@@ -100,19 +104,38 @@ def test_joins_are_the_same_in_place_and_through_lance(tmp_path: Path, metric: s
     table.create_index("vector", "IVF_FLAT", partitions=16)
     table.build(executor=LocalExecutor(1))
     table.append(rows.slice(5000))
-    table.delete("id % 7 = 3")
+    table.append(more)
+    table.delete("id % 7 = 3 and id < 5000")  # of one fragment
     [segment] = table.snapshot().dataset.describe_indices()[0].segments
     assert find(segment_file(Side(table.snapshot(), "vector"), str(segment.uuid)), "flat") is not None
+
+    monkeypatch.setattr(Plan, "regions", regions)
 
     def joined() -> pa.Table:
         return table.knn_join(table, 5, nprobe=4, executor=LocalExecutor(1)).to_arrow()
 
-    here = joined()
-    with patch.object(InPlace, "find", return_value=None):
+    with patch.object(InPlace, "read", autospec=True, side_effect=InPlace.read) as reads:
+        here = joined()
+    with patch.object(InPlace, "at", return_value=None):
         through_lance = joined()
+    assert reads.call_count > 0
     order = [("left_id", "ascending"), ("rank", "ascending")]
-    assert here.num_rows == 5 * len(table)
+    assert here.num_rows == 5 * (len(table) - 1)
     assert here.sort_by(order).equals(through_lance.sort_by(order))
+
+
+def test_clusters_are_the_same_in_place_and_through_lance(tmp_path: Path) -> None:
+    lk, rng = lake.connect(tmp_path), np.random.default_rng(2)
+    held = pa.FixedSizeListArray.from_arrays(pa.array(rng.standard_normal(3000 * 64).astype(np.float32)), 64)
+    table = lk.create_table("t", pa.table({"id": np.arange(3000), "vector": held}), key="id")
+    with patch.object(InPlace, "read", autospec=True, side_effect=InPlace.read) as reads:
+        table.cluster(20, into_column="here", executor=LocalExecutor(1))
+    assert reads.call_count > 0
+    with patch.object(InPlace, "at", return_value=None):
+        table.cluster(20, into_column="through_lance", executor=LocalExecutor(1))
+    labels = table.to_arrow(["here", "through_lance"])
+    assert labels["here"].null_count == 0
+    assert labels["here"].equals(labels["through_lance"])
 
 
 @pytest.mark.parametrize(
@@ -151,3 +174,16 @@ def test_a_file_that_became_shorter_is_told(tmp_path: Path, run: tuple[Location,
     np.testing.assert_array_equal(read(torn, 0, 10), run[1][:10])
     with pytest.raises(CorruptTable, match=r"copy\.lance: ends within the page"):
         read(torn, 0, ROWS)
+    copy.unlink()
+    with pytest.raises(CorruptTable, match=r"copy\.lance: is gone"):
+        read(torn, 0, 10)
+    copy.mkdir()
+    with pytest.raises(StorageError, match=r"cannot read .*copy\.lance"):
+        read(torn, 0, 10)
+
+
+def test_a_matrix_whose_rows_do_not_follow_each_other_is_refused(run: tuple[Location, np.ndarray]) -> None:
+    there = find(run[0])
+    assert there is not None
+    with pytest.raises(ValueError, match="copy"):
+        there.read(0, np.empty((10, 2 * DIMENSION), np.float32)[:, :DIMENSION])

@@ -42,7 +42,7 @@ def assert_same(one: Nearest, other: Nearest) -> None:
     assert other.distances.tobytes() == one.distances.tobytes()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 2**32 - 1),
     metric=st.sampled_from(["l2", "cosine", "dot"]),

@@ -49,7 +49,7 @@ def unit(x: Matrix) -> Matrix:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 2**32 - 1),
     metric=st.sampled_from(["l2", "cosine", "dot"]),
@@ -302,7 +302,7 @@ def bounds(found: NearestCoded, rows: coded.CodedRows) -> Matrix:
 
 
 @NEEDS_VNNI
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     d=st.integers(1, 70),

@@ -130,7 +130,7 @@ def schemas(draw: st.DrawFn) -> Schema:
 
 
 @given(schemas())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_round_trip(schema: Schema) -> None:
     arrow = schema.to_arrow()
     assert Schema.decode(arrow) == schema
@@ -143,14 +143,14 @@ def test_round_trip(schema: Schema) -> None:
 
 
 @given(schemas())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_survives_serialized_arrow(schema: Schema) -> None:
     arrow = pa.ipc.read_schema(schema.to_arrow().serialize())
     assert Schema.decode(arrow) == schema
 
 
 @given(schemas(), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damage_is_refused_by_type(schema: Schema, data: st.DataObject) -> None:
     hostile = st.one_of(
         st.text(max_size=9),
