@@ -592,10 +592,47 @@ class Table:
         return expire.expire(location, older_than=older_than, keep=keep, dry_run=dry_run)
 
     def compact(
-        self, *, target_rows: int = 1 << 20, deleted: float = 0.1, memory_bytes: int = 1 << 30
+        self,
+        *,
+        target_rows: int = 1 << 20,
+        deleted: float = 0.1,
+        memory_bytes: int = 1 << 30,
+        executor: str | Executor = "local",
+        on_event: Callback | None = None,
     ) -> compact.Compacted:
-        """Rewrite small and much-deleted fragments; indexes go on covering the rows."""
-        return compact.compact(*self._target(), target_rows=target_rows, deleted=deleted, memory_bytes=memory_bytes)
+        """Rewrite small and much-deleted fragments; indexes go on covering the rows.
+
+        What is done is committed every minute, and what other writers change meanwhile is planned again: a compaction
+        that is killed loses a minute, and holds nobody up.
+
+        Parameters
+        ----------
+        target_rows : int
+            Rows that a fragment should have.
+        deleted : float
+            Share of deleted rows from which on a fragment is rewritten.
+        memory_bytes : int
+            What each worker may hold of rows in flight.
+        executor : str or Executor
+            Where fragments are rewritten: ``"local"``, ``"ray"``, ``"spark"``.
+        on_event : callable, optional
+            Gets progress events; by default a live view is drawn on a terminal.
+
+        Raises
+        ------
+        NotSupported
+            A branch that has indexes.
+        Conflict
+            Other writers changed the same fragments again and again; what they left alone is compacted.
+        """
+        return compact.compact(
+            *self._target(),
+            target_rows=target_rows,
+            deleted=deleted,
+            memory_bytes=memory_bytes,
+            executor=executor,
+            on_event=on_event,
+        )
 
     # -- the rest --------------------------------------------------------------------------------------
 

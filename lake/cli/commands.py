@@ -198,14 +198,16 @@ def compact(
     root: Root,
     name: Name,
     target_rows: Annotated[int, typer.Option(help="Rows that a fragment should have.")] = 1 << 20,
+    executor: Annotated[str, typer.Option(help="Where fragments are rewritten.")] = "local",
     option: Option = None,
     as_json: Json = False,
 ) -> None:
     """Rewrite small fragments into large ones."""
-    done = _open(root, name, option).compact(target_rows=target_rows)
+    done = _open(root, name, option).compact(target_rows=target_rows, executor=executor)
     text = (
         f"{name} version {done.version}: {done.fragments_removed} fragments became {done.fragments_added}"
         + (f", {done.fenced} left alone for running jobs" if done.fenced else "")
+        + (f", {done.conflicts} rewritten again since others changed them" if done.conflicts else "")
         + f", {done.seconds:.1f} s"
     )
     emit(text, as_json=as_json, data=done.to_dict())

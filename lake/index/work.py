@@ -16,7 +16,7 @@ from lake.index.jobs import table_of
 from lake.index.model import ModelFile
 from lake.index.plan import IndexPlan, live_rows, memory_of
 from lake.index.tasks import BuildSegment, PrepareModel
-from lake.run import Callback, Executor, Ledger, LocalExecutor, Stage, Starts, Task, TaskResult, resolve, run_stage
+from lake.run import Callback, Executor, Ledger, LocalExecutor, Stage, Starts, Task, TaskResult, engage, run_stage
 from lake.storage import Files, Location
 from lake.table.snapshot import Snapshot
 
@@ -134,14 +134,10 @@ class Workshop:
         A model is one task that can use every core, so on one machine it is made in the driver's process.
         """
         small = len(tasks) <= 1 or sum(task.rows for task in tasks) < _IN_PROCESS_ROWS
-        executor = LocalExecutor(1) if self.executor == "local" and small else resolve(self.executor)
-        if isinstance(executor, Starts) and len(tasks) > 1:
-            executor.start(BuildSegment.__module__)  # while the models are made
-        try:
+        with engage(self.executor, little=small) as executor:
+            if isinstance(executor, Starts) and len(tasks) > 1:
+                executor.start(BuildSegment.__module__)  # while the models are made
             yield LocalExecutor(1) if isinstance(executor, LocalExecutor) else executor, executor
-        finally:
-            if isinstance(executor, LocalExecutor) and executor is not self.executor:
-                executor.close()
 
     def _stage(
         self, executor: Executor, name: str, tasks: Sequence[Any], work: Mapping[str, Work], ledger: Ledger[R]

@@ -87,7 +87,7 @@ class Expire(Spec):
 class Compact(Common):
     """Rewrite small fragments, and remove old versions, of some tables or all.
 
-    It runs in the driver, whatever the engine, and is safe to run again: what is compact stays as it is.
+    It is safe to run again: what is compact stays as it is, and what was interrupted goes on.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class Compact(Common):
         failed: LakeError | None = None
         for name in self.tables or lk.list_tables():
             try:
-                done[name] = self._one(lk.open_table(name))
+                done[name] = self._one(lk.open_table(name), run)
             except LakeError as error:
                 error.add_note(f"table {name!r}; done: {', '.join(done) or 'none'}")
                 failed = failed or error
@@ -121,8 +121,14 @@ class Compact(Common):
             raise failed
         return UpkeepReport(run.job_id, done)
 
-    def _one(self, table: Table) -> tuple[Compacted, Expiry | None]:
-        compacted = table.compact(target_rows=self.target_rows, deleted=self.deleted, memory_bytes=self.memory_bytes)
+    def _one(self, table: Table, run: Run) -> tuple[Compacted, Expiry | None]:
+        compacted = table.compact(
+            target_rows=self.target_rows,
+            deleted=self.deleted,
+            memory_bytes=self.memory_bytes,
+            executor=run.engine,
+            on_event=run.on_event,
+        )
         expiry = None
         if self.expire is not None:
             expiry = table.expire(timedelta(days=self.expire.days), keep=self.expire.keep, dry_run=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lake.errors import InvalidInput, TaskFailed
-from lake.run import Executor, LocalExecutor, Starts, resolve
+from lake.run import Executor, LocalExecutor, Starts, engage
 from lake.run.local import cpus
 from lake.run.threads import MOST_HANDS
 
@@ -51,20 +51,13 @@ def workers(executor: str | Executor, flop: float, module: str, *, hands: bool =
     InvalidInput
         A task came upon the caller's data that are wrong.
     """
-    if executor != "local":
-        chosen = resolve(executor)
-    elif flop < _IN_PROCESS_FLOP:
-        chosen = LocalExecutor(1)
-    else:
-        chosen = joiners() if hands else LocalExecutor()
-    if isinstance(chosen, Starts):
-        chosen.start(module)
-    try:
-        yield chosen
-    except TaskFailed as error:
-        if isinstance(error.__cause__, InvalidInput):
-            raise error.__cause__ from error
-        raise
-    finally:
-        if isinstance(chosen, LocalExecutor) and chosen is not executor:
-            chosen.close()
+    local = joiners if hands else LocalExecutor
+    with engage(executor, little=flop < _IN_PROCESS_FLOP, local=local) as chosen:
+        if isinstance(chosen, Starts):
+            chosen.start(module)
+        try:
+            yield chosen
+        except TaskFailed as error:
+            if isinstance(error.__cause__, InvalidInput):
+                raise error.__cause__ from error
+            raise

@@ -1,6 +1,6 @@
 """Plans and those who execute them: tasks, stages, executors, events, the ledger. Knows nothing of tables."""
 
-from lake.run.engines import keeper, resolve
+from lake.run.engines import engage, keeper, resolve
 from lake.run.events import (
     Callback,
     EntryRefused,
@@ -30,6 +30,7 @@ __all__ = [
     "Starts",
     "LocalExecutor",
     "resolve",
+    "engage",
     "keeper",
     "Ledger",
     "Store",

@@ -1,11 +1,13 @@
 """Executors by name, by a cluster's address, by an engine's session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from lake.errors import InvalidInput
+from lake.run.local import LocalExecutor
 from lake.run.task import Executor
 
 # Our own, with the extra that installs each; others register the entry point group "lake.executors".
@@ -54,6 +56,32 @@ def resolve(executor: Any) -> Executor:
             raise InvalidInput(f"executor {executor!r}, from {found.value}, cannot be imported: {error}") from error
         return provided
     raise InvalidInput(f"there is no executor {executor!r}; there are {sorted(_OWN)} and installed plug-ins")
+
+
+@contextmanager
+def engage(
+    executor: str | Executor, *, little: bool = False, local: Callable[[], LocalExecutor] = LocalExecutor
+) -> Iterator[Executor]:
+    """Choose where tasks run; worker processes that are begun for it end with the block.
+
+    Parameters
+    ----------
+    executor : str or Executor
+        As `resolve` takes it.
+    little : bool
+        There is less to do than it takes to start processes, so ``"local"`` means this one.
+    local : callable
+        What ``"local"`` means otherwise.
+    """
+    if executor == "local":
+        chosen: Executor = LocalExecutor(1) if little else local()
+    else:
+        chosen = resolve(executor)
+    try:
+        yield chosen
+    finally:
+        if isinstance(chosen, LocalExecutor) and chosen is not executor:
+            chosen.close()
 
 
 def keeper(engine: str) -> Callable[[Any, Any], None]:

@@ -120,7 +120,7 @@ def test_a_change_planned_before_others_expired_is_planned_again(
             assert other.expire(timedelta(0), dry_run=False).versions
         genuine(head)
 
-    monkeypatch.setattr(f"lake.table.{'compact' if verb == 'compact' else 'commit'}.require_history", slow)
+    monkeypatch.setattr(f"lake.table.{'rewrite' if verb == 'compact' else 'commit'}.require_history", slow)
     if verb == "merge":
         table.merge(rows(range(4, 6), n=1))
     elif verb == "update":
