@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import lance
 import pyarrow as pa
@@ -32,6 +33,21 @@ if TYPE_CHECKING:
 
     from lake.index import Calibration
     from lake.search import Explanation
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _writing(act: Callable[Concatenate[Table, P], R]) -> Callable[Concatenate[Table, P], R]:
+    """Make a function of a table that writes to it a method, which a pinned table refuses."""
+
+    @wraps(act)
+    def method(self: Table, /, *arguments: P.args, **options: P.kwargs) -> R:
+        self._target()
+        return act(self, *arguments, **options)
+
+    return method
 
 
 class Table:
@@ -449,32 +465,14 @@ class Table:
         """Tell what `search` with the same arguments would do: steps for people, and Lance's plan."""
         return search.explain(self.snapshot(), _query(vector=vector, **query))
 
-    # -- history and upkeep ----------------------------------------------------------------------------
+    # -- joins and analyses: each takes what the function of that name takes, after the table itself ----
 
-    def knn_join(self, right: Any, k: int = 10, **options: Any) -> Any:
-        """Find the k nearest rows of another table (or of this one) for every row: see `lake.knn_join`."""
-        return join.knn_join(self, right, k, **options)
-
-    def dedup(self, *, within: float, **options: Any) -> analytics.DedupReport:
-        """Find exact and near duplicates, and keep one row of each group; see `lake.dedup`."""
-        return analytics.dedup(self, within=within, **options)
-
-    def outliers(self, *, into: str, **options: Any) -> analytics.OutlierReport:
-        """Score each row by its distance to its k nearest others; see `lake.outliers`."""
-        return analytics.outliers(self, into=into, **options)
-
-    def classify(self, *, label: str, into: str, **options: Any) -> analytics.ClassifyReport:
-        """Give rows the label that most of their nearest labelled rows have; see `lake.classify`."""
-        return analytics.classify(self, label=label, into=into, **options)
-
-    def mine(self, *, label: str, into: str, **options: Any) -> analytics.MineReport:
-        """Mine hard negatives and positives of these rows; see `lake.mine`."""
-        return analytics.mine(self, label=label, into=into, **options)
-
-    def cluster(self, clusters: int, **options: Any) -> analytics.ClusterReport:
-        """Cluster rows by k-means, and write each row's cluster into a column; see `lake.cluster`."""
-        self._target()
-        return analytics.cluster(self, clusters, **options)
+    knn_join = join.knn_join
+    dedup = analytics.dedup
+    outliers = analytics.outliers
+    classify = analytics.classify
+    mine = analytics.mine
+    cluster = _writing(analytics.cluster)
 
     def drift(self, before: Any, **options: Any) -> analytics.DriftReport:
         """Tell whether the vectors differ from those of another table, or of a version, tag or time of this one.
@@ -483,6 +481,8 @@ class Table:
         """
         earlier = self.at(before) if isinstance(before, int | str | datetime) else before
         return analytics.drift(earlier, self, **options)
+
+    # -- history and upkeep ----------------------------------------------------------------------------
 
     def versions(self, limit: int | None = None) -> list[history.Version]:
         """Return the retained versions, newest first."""

@@ -28,6 +28,8 @@ class Told:
         The distances of all rows from their centroids.
     last : bool
         Clusters are settled, or this was the last round.
+    settled : bool
+        They are.
     """
 
     blocks: tuple[Assigned, ...]
@@ -37,6 +39,7 @@ class Told:
     over: int
     spread: float
     last: bool
+    settled: bool = True
 
 
 @dataclass(frozen=True)

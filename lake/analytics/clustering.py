@@ -149,6 +149,7 @@ class Plan:
             inertia=told[-1].spread if moved is None else sum(block.spread for block in moved),
             rounds=len(told),
             changed=told[-1].changed,
+            settled=told[-1].settled,
             labelled_version=done.version,
             arranged_version=arranged,
         )

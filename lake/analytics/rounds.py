@@ -104,6 +104,7 @@ class Rounds:
             over,
             float(totals.spread.sum()),
             settled or number + 1 == self.most,
+            settled,
         )
         if not told.last:
             moved = totals.moved(centers, self.seed + number)

@@ -47,6 +47,8 @@ class ClusterReport:
         Passes over the table.
     changed : int
         Rows that had another cluster in the round before the last.
+    settled : bool
+        Whether so few had that rounds came to an end by themselves; otherwise more of them would go on.
     labelled_version : int
         The version that holds the clusters.
     arranged_version : int or None
@@ -73,6 +75,7 @@ class ClusterReport:
     changed: int
     labelled_version: int
     arranged_version: int | None
+    settled: bool = True
     seconds: float = 0.0
     repeated: bool = False
 
@@ -106,12 +109,13 @@ class ClusterReport:
             sizes += f"; {empty:,} are empty, since vectors coincide"
         if self.capacity is not None:
             sizes += f"; at most {self.capacity:,} allowed, {self.moved:,} rows moved for it"
+        unsettled = "" if self.settled else ", not settled: more rounds would go on"
         lines = [
             f"{self.job}{done}: {self.table} version {self.version}",
             f"{self.rows:,} rows = {self.clustered:,} in {self.clusters:,} clusters + {lacking}",
             f"sizes: {sizes}",
             f"mean distance from the centroid ({self.metric}): {self.inertia / max(1, self.clustered):.4g}",
-            f"{self.rounds} rounds, {self.changed:,} rows changed in the last; {self.seconds:.1f} s",
+            f"{self.rounds} rounds, {self.changed:,} rows changed in the last{unsettled}; {self.seconds:.1f} s",
             f"column {self.column!r}: version {self.labelled_version}",
         ]
         if self.labelled < self.clustered:

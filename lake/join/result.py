@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
@@ -14,6 +14,9 @@ from lake.errors import LakeError
 from lake.join.report import JoinReport
 from lake.storage import Location
 from lake.table.snapshot import Snapshot, drop
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class JoinResult:
@@ -53,6 +56,11 @@ class JoinResult:
     def to_arrow(self) -> pa.Table:
         """Return all rows."""
         return self._snapshot.dataset.to_table()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return all rows as a pandas frame."""
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
 
     def close(self) -> None:
         """Remove the rows of a join that was not written into a table."""

@@ -40,7 +40,8 @@ def test_every_row_is_in_the_cluster_whose_mean_is_nearest(root: Location, metri
     vectors = blobs(700)
     table = make(lake.connect(root.uri, root.options), "t", vectors, metric, missing=10)
     report = table.cluster(6, rounds=40)
-    assert report.changed == 0, "settled"
+    assert (report.changed, report.settled) == (0, True)
+    assert "not settled" not in str(report)
     found = labels(table)
     there = np.array([i for i in range(700) if i % 10])
     assert {i for i, c in found.items() if c is None} == {i for i in range(700) if i % 10 == 0}
@@ -93,6 +94,9 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
         table = make(lake.connect(tmp_path), f"t{threads}", vectors, parts=threads)
         with threadpool_limits(threads):
             report = table.cluster(25, rounds=5)
+        assert report.changed > 1
+        assert not report.settled
+        assert "changed in the last, not settled" in str(report)
         made.append((labels(table), report.sizes, report.changed))
     assert made[0][0] == made[1][0]
     assert made[0] == made[1]

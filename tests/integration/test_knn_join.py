@@ -320,8 +320,8 @@ def test_an_index_of_which_only_rows_without_a_vector_are_left(tmp_path: Any) ->
     right.build(executor=LocalExecutor(1))
     right.append(pa.table({"id": range(1000, 1700)}))
     right.delete("vector is not null")
-    for given in ({}, {"nprobe": 2}):
-        found = left.knn_join(right, 3, executor=LocalExecutor(1), **given)
+    for nprobe in (None, 2):
+        found = left.knn_join(right, 3, executor=LocalExecutor(1), nprobe=nprobe)
         assert len(found.to_arrow()) == 0
         assert found.report.left_rows == 700
 
@@ -431,9 +431,9 @@ def test_what_makes_no_sense_is_refused(tmp_path: Any) -> None:
         with pytest.raises(lake.InvalidInput, match="no l2 distance is less"):
             left.knn_join(right, within=wrong)
     with pytest.raises(lake.InvalidInput, match=r"recall=None.*nprobe="):
-        left.knn_join(right, recall=None)
+        left.knn_join(right, recall=None)  # type: ignore[arg-type]
     with pytest.raises(lake.InvalidInput, match=r"executor=2.*LocalExecutor"):
-        left.knn_join(right, executor=2)
+        left.knn_join(right, executor=2)  # type: ignore[arg-type]
     left.knn_join(right, into="near")
     with pytest.raises(lake.AlreadyExists, match="choose another name"):
         left.knn_join(right, into="near")
@@ -483,6 +483,7 @@ def test_the_rows_of_a_join_go_with_its_result(tmp_path: Any) -> None:
     left, _ = make(lk, "left", 50, 1)
     with left.knn_join(left, 2) as found:
         assert len(list(found.to_batches())) >= 1
+        assert found.to_pandas().equals(found.to_arrow().to_pandas())
         place = found.snapshot().location.uri
     assert not list((tmp_path / "_jobs").rglob("*.lance")), place
 
