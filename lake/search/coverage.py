@@ -58,6 +58,7 @@ class Part:
             how = self.kind or ""
             if self.partitions:
                 how += f", {self.partitions_probed:,} of {self.partitions:,} partitions"
+                how += f" in {self.segments:,} segments" if self.segments > 1 else ""
             if self.refine:
                 how += f", refine {self.refine}"
             parts.append(f"{self.rows_indexed:,} by index {self.index} ({how})")

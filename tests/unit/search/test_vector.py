@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,9 @@ def test_coverage_adds_up(plain: Snapshot, indexed: Snapshot, partial: Snapshot)
     assert not search(partial, Query(vector=q, indexed_only=True)).coverage.complete
     part = search(indexed, Query(vector=q)).coverage.parts[0]
     assert (part.partitions_probed, part.partitions) == (16, 40)
-    assert "16 of 40 partitions" in str(part)
+    assert "16 of 40 partitions)" in str(part)
+    several = replace(part, partitions_probed=32, partitions=80, segments=2)
+    assert "32 of 80 partitions in 2 segments)" in str(several)
     assert search(indexed, Query(vector=q, nprobe=40)).coverage.exact
     assert not search(indexed, Query(vector=q)).coverage.exact
 
