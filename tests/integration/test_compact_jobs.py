@@ -80,6 +80,24 @@ def test_rows_ids_and_indexes_stay(
     assert (again.version, again.commits, again.fragments_removed) == (done.version, 0, 0)
 
 
+def test_blobs_and_columns_without_files_stay(tmp_path: Path) -> None:
+    """Lance once lost blobs that followed an empty one, and columns that older files do not have."""
+    schema = lake.Schema([lake.Column("id", int), lake.Column("file", bytes, "blob")], key="id")
+    files = [b"one", None, b"", b"two" * 100, b"x" * 100_000, b"", None, b"end"]
+    table = lake.connect(tmp_path).create_table("t", schema, data={"id": range(8), "file": files})
+    table.add_columns({"text": pa.string(), "vector": pa.list_(pa.float32(), 64), "tags": pa.list_(pa.string())})
+    more = {"id": range(8, 16), "file": files, "text": ["", None] * 4, "tags": [[], None, [""], ["a", "b"]] * 2}
+    table.append(more)
+    table.append({"id": range(16, 18), "vector": [[0.5] * 64, None]})
+    before = table.to_arrow()
+    assert table.compact().fragments_removed == 3
+    assert table.to_arrow().equals(before)
+    table.delete("id IN (2, 12)")
+    assert table.compact().fragments_removed == 1
+    kept = [row for row in before.to_pylist() if row["id"] not in (2, 12)]
+    assert table.to_arrow().to_pylist() == kept
+
+
 def when_one_is_done(act: Callable[[], object]) -> Callable[[Event], None]:
     """Do something when the first fragments have been rewritten, and none is committed."""
     waiting = [act]
