@@ -598,12 +598,14 @@ class Table:
         deleted: float = 0.1,
         memory_bytes: int = 1 << 30,
         executor: str | Executor = "local",
+        job_id: str | None = None,
         on_event: Callback | None = None,
     ) -> compact.Compacted:
-        """Rewrite small and much-deleted fragments; indexes go on covering the rows.
+        """Rewrite small and much-deleted fragments.
 
-        What is done is committed every minute, and what other writers change meanwhile is planned again: a compaction
-        that is killed loses a minute, and holds nobody up.
+        Indexes go on covering the rows, except zone maps and bloom filters, which are to be built again. What is done
+        is committed about every minute, and what other writers change meanwhile is planned again: a compaction that is
+        killed loses about a minute, and holds nobody up.
 
         Parameters
         ----------
@@ -615,6 +617,8 @@ class Table:
             What each worker may hold of rows in flight.
         executor : str or Executor
             Where fragments are rewritten: ``"local"``, ``"ray"``, ``"spark"``.
+        job_id : str, optional
+            Names the pin on the version that is read: one that was killed leaves it to the same job's next run.
         on_event : callable, optional
             Gets progress events; by default a live view is drawn on a terminal.
 
@@ -623,7 +627,7 @@ class Table:
         NotSupported
             A branch that has indexes.
         Conflict
-            Other writers changed the same fragments again and again; what they left alone is compacted.
+            Other writers changed fragments again and again while they were rewritten; the others are compacted.
         """
         return compact.compact(
             *self._target(),
@@ -631,6 +635,7 @@ class Table:
             deleted=deleted,
             memory_bytes=memory_bytes,
             executor=executor,
+            job_id=job_id,
             on_event=on_event,
         )
 

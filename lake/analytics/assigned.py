@@ -39,7 +39,7 @@ class Told:
     over: int
     spread: float
     last: bool
-    settled: bool = True
+    settled: bool = False  # unknown of a round that an older version has told of
 
 
 @dataclass(frozen=True)

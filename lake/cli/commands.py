@@ -207,7 +207,7 @@ def compact(
     text = (
         f"{name} version {done.version}: {done.fragments_removed} fragments became {done.fragments_added}"
         + (f", {done.fenced} left alone for running jobs" if done.fenced else "")
-        + (f", {done.conflicts} rewritten again since others changed them" if done.conflicts else "")
+        + (f", {done.conflicts} planned again since others changed the table" if done.conflicts else "")
         + f", {done.seconds:.1f} s"
     )
     emit(text, as_json=as_json, data=done.to_dict())

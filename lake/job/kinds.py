@@ -122,16 +122,17 @@ class Compact(Common):
         return UpkeepReport(run.job_id, done)
 
     def _one(self, table: Table, run: Run) -> tuple[Compacted, Expiry | None]:
+        expiry = None
+        if self.expire is not None:  # first, since other writers can keep a compaction from its end
+            expiry = table.expire(timedelta(days=self.expire.days), keep=self.expire.keep, dry_run=False)
         compacted = table.compact(
             target_rows=self.target_rows,
             deleted=self.deleted,
             memory_bytes=self.memory_bytes,
             executor=run.engine,
+            job_id=run.job_id,
             on_event=run.on_event,
         )
-        expiry = None
-        if self.expire is not None:
-            expiry = table.expire(timedelta(days=self.expire.days), keep=self.expire.keep, dry_run=False)
         return compacted, expiry
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import lance
 from lance.optimize import Compaction
 
-from lake.errors import Conflict, InvalidInput, LakeError, NotSupported, TaskFailed
+from lake.errors import Conflict, InvalidInput, JobError, LakeError, NotSupported, TaskFailed
 from lake.run import Callback, Executor, JobCommitted, Stage, engage, listening, run_stage
 from lake.run.task import job_name
 from lake.storage import Location, require_put_if_absent
 from lake.table import pins
-from lake.table.commit import latest_verb
+from lake.table.commit import VERB, transactions
 from lake.table.rewrite import RewriteFragments, put
 from lake.table.snapshot import Snapshot, open_head, store_errors
 
@@ -24,6 +24,7 @@ _ATTEMPTS = 5
 _READERS = 2  # batches that Lance holds at once for each thread
 _LITTLE = 256 << 20  # bytes; fewer are rewritten before worker processes have started
 _COMMIT_SECONDS = 60.0
+_WORK = 20  # times as long as the last commit took, at least, until the next
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Compacted:
     Parameters
     ----------
     version : int
-        The version that it made, or found when there was nothing to do.
+        The newest version that it made, or found.
     fragments_removed, fragments_added : int
         Fragments rewritten, and what became of them.
     files_removed, files_added : int
@@ -43,9 +44,10 @@ class Compacted:
     seconds : float
         Wall time.
     commits : int
-        Versions that it made.
+        How often it committed.
     conflicts : int
-        Rewrites that were thrown away, and planned again, since somebody had changed their fragments meanwhile.
+        Rewrites that were thrown away since somebody had changed their fragments, their indexes or the columns
+        meanwhile, or a job had taken them; what is left to be done of them was planned again.
     """
 
     version: int
@@ -71,13 +73,17 @@ def compact(
     deleted: float = 0.1,
     memory_bytes: int = 1 << 30,
     executor: str | Executor = "local",
+    job_id: str | None = None,
     on_event: Callback | None = None,
 ) -> Compacted:
     """Rewrite small fragments and those with many deleted rows; the rows and their ids stay the same.
 
-    Fragments that a running index build is working on are left as they are. Indexes go on covering
-    rewritten rows. What is done is committed every minute: a compaction that was interrupted loses no more than that,
-    and the next one goes on from there. Other writers are not held up; what they change meanwhile is planned again.
+    Fragments that a running index build is working on are left as they are. Indexes go on covering rewritten rows,
+    except zone maps and bloom filters, which are to be built again.
+
+    What is done is committed about every minute, unless row ids change with it: a compaction that was interrupted loses
+    no more than that, and the next one goes on from there. Other writers are not held up; what they change meanwhile is
+    planned again.
 
     Parameters
     ----------
@@ -89,6 +95,8 @@ def compact(
         Memory of each worker for the batches in flight.
     executor : str or Executor
         Where fragments are rewritten: ``"local"``, ``"ray"``, ``"spark"``.
+    job_id : str, optional
+        Names the pin that keeps the version that is read, so that the same job takes it over when it comes again.
     on_event : callable, optional
         Gets progress events; by default a live view is drawn on a terminal.
 
@@ -99,7 +107,7 @@ def compact(
     NotSupported
         A branch that has indexes.
     Conflict
-        Other writers changed the same fragments again and again; what they left alone is compacted.
+        Other writers changed fragments again and again while they were rewritten; the others are compacted.
     """
     if target_rows < 1 or not 0 <= deleted <= 1 or memory_bytes < 1:
         raise InvalidInput(
@@ -108,28 +116,24 @@ def compact(
         )
     started = time.monotonic()
     require_put_if_absent(location)
-    if branch is not None and open_head(location, branch).describe_indices():
-        # Lance 14 writes the remapped index into the branch, and looks for it in the main line.
-        raise NotSupported(f"compact: branch {branch!r} has indexes, and Lance would lose them; drop them there first")
     options = {
         "target_rows_per_fragment": target_rows,
         "materialize_deletions_threshold": deleted,
         "num_threads": 1,
     }
-    work = _Compaction(location, branch, options, memory_bytes, job_name("compact", None), executor)
-    done = Compacted(0)
+    begun = open_head(location, branch).version
     with listening(on_event) as listen:
+        work = _Compaction(location, branch, options, memory_bytes, job_name("compact", job_id), executor, listen)
+        done = Compacted(begun)
         for _ in range(_ATTEMPTS):
             before = done.conflicts
-            done = work.round(done, listen)
+            done = work.round(done)
             if done.conflicts == before:
-                if done.commits:
-                    listen(JobCommitted(work.job, done.version))
                 return replace(done, seconds=time.monotonic() - started)
-    theirs = latest_verb(location, branch)
+    theirs = _theirs(location, branch, begun)
     raise Conflict(
-        f"compact on {location.uri}: other writers changed fragments while they were rewritten, {_ATTEMPTS} times, "
-        f"last by {theirs}; {done.fragments_removed} others are compacted; try when they are quieter",
+        f"compact on {location.uri}: others changed what was being rewritten, {_ATTEMPTS} times, last by {theirs}; "
+        f"{done.fragments_removed} fragments are compacted; try again when they are quieter",
         ours="compact",
         theirs=theirs,
     )
@@ -143,47 +147,63 @@ class _Compaction:
     memory_bytes: int
     job: str
     executor: str | Executor
+    on_event: Callback
 
-    def round(self, done: Compacted, on_event: Callback) -> Compacted:
+    def round(self, done: Compacted) -> Compacted:
         """Plan, rewrite, commit; what did not come to that is counted among the conflicts."""
         with store_errors(self.location, self.branch):
             head = open_head(self.location, self.branch)
+            if self.branch is not None and head.describe_indices():
+                # Lance 14 writes the remapped index into the branch, and looks for it in the main line.
+                raise NotSupported(
+                    f"compact: branch {self.branch!r} has indexes, and Lance would lose them; drop them there first"
+                )
             fence = pins.fenced(head)
             rows = {"batch_size": _batch_rows(head, self.memory_bytes), "excluded_fragment_ids": sorted(fence)}
             planned = Compaction.plan(head, {**self.options, **rows}).tasks
-            done = replace(done, version=head.version, fenced=len(fence))
-            # An index of a table whose row ids do not stay would be written anew by each commit.
-            often = head.has_stable_row_ids
+        done = replace(done, version=head.version, fenced=len(fence))
         if not planned:
             return done
         snapshot = Snapshot.of(head, self.location, self.branch)
         tasks = [RewriteFragments.of(snapshot, number, task) for number, task in enumerate(planned)]
-        stage = Stage("rewrite", tasks, self.memory_bytes)
-        waiting: list[str] = []
-        since = time.monotonic()
-        little = len(tasks) == 1 or sum(task.bytes for task in tasks) < _LITTLE
         try:
-            with (
-                pins.pin(snapshot, job=self.job),
-                engage(self.executor, little=little) as engine,
-                closing(run_stage(engine, stage, None, on_event)) as results,
-            ):
-                for result in results:
-                    waiting.append(result.value)
-                    if often and time.monotonic() - since > _COMMIT_SECONDS:
-                        done = self._put(done, waiting)
-                        waiting, since = [], time.monotonic()
-                return self._put(done, waiting)
+            with pins.pin(snapshot, job=self.job):
+                return self._rewrite(snapshot, tasks, done)
         except TaskFailed as error:
-            if isinstance(error.__cause__, LakeError):
+            if isinstance(error.__cause__, LakeError) and not isinstance(error.__cause__, JobError):
                 raise error.__cause__ from error
             raise
 
-    def _put(self, done: Compacted, written: Sequence[str]) -> Compacted:
-        made = put(self.location, self.branch, written, self.options)
+    def _rewrite(self, snapshot: Snapshot, tasks: Sequence[RewriteFragments], done: Compacted) -> Compacted:
+        sizes = [task.bytes for task in tasks]
+        stage = Stage("rewrite", tasks, min(self.memory_bytes, 2 * max(sizes)))
+        waiting: list[str] = []
+        # Where row ids do not stay, a commit writes all indexes anew; otherwise those of its kind that hold addresses.
+        pause = _COMMIT_SECONDS if snapshot.dataset.has_stable_row_ids else float("inf")
+        since = time.monotonic()
+        with (
+            engage(self.executor, little=len(tasks) == 1 or sum(sizes) < _LITTLE) as engine,
+            closing(run_stage(engine, stage, None, self.on_event)) as results,
+        ):
+            try:
+                for result in results:
+                    waiting.append(result.value)
+                    begun = time.monotonic()
+                    if begun - since > pause:
+                        done, waiting = self._put(snapshot, waiting, done), []
+                        since = time.monotonic()
+                        pause = max(pause, _WORK * (since - begun))
+            except TaskFailed:
+                self._put(snapshot, waiting, done)
+                raise
+        return self._put(snapshot, waiting, done)
+
+    def _put(self, snapshot: Snapshot, written: Sequence[str], done: Compacted) -> Compacted:
+        made = put(snapshot, written, self.options)
         done = replace(done, version=made.version, conflicts=done.conflicts + len(written) - made.rewrites)
         if made.metrics is None:
             return done
+        self.on_event(JobCommitted(self.job, made.version))
         return replace(
             done,
             fragments_removed=done.fragments_removed + made.metrics.fragments_removed,
@@ -192,6 +212,14 @@ class _Compaction:
             files_added=done.files_added + made.metrics.files_added,
             commits=done.commits + 1,
         )
+
+
+def _theirs(location: Location, branch: str | None, since: int) -> str:
+    """Say what others have committed last."""
+    for version, properties in transactions(open_head(location, branch), since):
+        if VERB in properties:
+            return f"{properties[VERB]} at version {version}"
+    return "another compaction, or a writer outside the lake"
 
 
 def _batch_rows(head: lance.LanceDataset, memory_bytes: int) -> int:

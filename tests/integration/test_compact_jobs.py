@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 import lake
-from lake.errors import Conflict
+from lake.errors import Conflict, CorruptTable
 from lake.run import Event, JobCommitted, LocalExecutor, TaskDone, ignore
 from lake.table import compact, pins
 from tests.support.wide import Wide
@@ -52,6 +53,21 @@ def table(tmp_path: Path) -> lake.Table:
     return made
 
 
+@pytest.fixture
+def other(table: lake.Table) -> lake.Table:
+    return lake.connect(Path(table.uri).parent).open_table("t")
+
+
+def searched(table: lake.Table) -> None:
+    """Find some rows, by either index."""
+    for row in (0, 103, 299, 300, 599, 620):
+        if row in content(table):
+            vector = some(range(row // ROWS * ROWS, row // ROWS * ROWS + ROWS))["vector"][row % ROWS].as_py()
+            [nearest] = table.search(vector=vector, k=1, columns=["id"], nprobe=4).to_pylist()
+            assert nearest["id"] == row
+            assert table.search(where=f"id = {row}", columns=["id"]).to_pylist() == [{"id": row}]
+
+
 @pytest.mark.parametrize("executor", [Wide(4), LocalExecutor(2)], ids=["here", "processes"])
 @pytest.mark.parametrize("often", [False, True])
 def test_rows_ids_and_indexes_stay(
@@ -59,6 +75,7 @@ def test_rows_ids_and_indexes_stay(
 ) -> None:
     if often:
         monkeypatch.setattr(compact, "_COMMIT_SECONDS", 0.0)
+        monkeypatch.setattr(compact, "_WORK", 0)
     table.delete("id % 50 = 7")
     before = table.dataset.to_table(with_row_id=True).sort_by("id")
     heard: list[Event] = []
@@ -68,13 +85,12 @@ def test_rows_ids_and_indexes_stay(
     assert (done.commits, done.conflicts, done.fenced) == (rewrites if often else 1, 0, 0)
     assert done.fragments_removed == FRAGMENTS + 1
     assert done.fragments_added == len(fragments(table)) < FRAGMENTS
-    assert heard[-1] == JobCommitted(heard[-1].job, table.version, time=heard[-1].time)  # type: ignore[attr-defined]
+    committed = [event.version for event in heard if isinstance(event, JobCommitted)]
+    assert len(committed) == done.commits
+    assert committed[-1] == done.version == table.version
     assert table.dataset.to_table(with_row_id=True).sort_by("id").equals(before)
     assert [(i.rows_covered, i.rows_missing) for i in table.coverage()] == [(FRAGMENTS * 49, 49)] * 2
-    query = some(range(ROWS, 2 * ROWS))["vector"][3].as_py()
-    [nearest] = table.search(vector=query, k=1, columns=["id"], nprobe=4).to_pylist()
-    assert nearest["id"] == ROWS + 3
-    assert table.search(where="id = 607", columns=["id"]).to_pylist() == []
+    searched(table)
     assert pins.pins(table.dataset) == []
     again = table.compact(target_rows=150, deleted=0.0, executor=executor, on_event=ignore)
     assert (again.version, again.commits, again.fragments_removed) == (done.version, 0, 0)
@@ -130,10 +146,9 @@ def when_one_is_done(act: Callable[[], object]) -> Callable[[Event], None]:
     ],
 )
 def test_what_others_change_meanwhile_is_rewritten_again(
-    table: lake.Table, change: Callable[[lake.Table], object], expected: Callable[[Rows], Rows]
+    table: lake.Table, other: lake.Table, change: Callable[[lake.Table], object], expected: Callable[[Rows], Rows]
 ) -> None:
     before = content(table)
-    other = lake.connect(Path(table.uri).parent).open_table("t")
     done = table.compact(
         target_rows=150, deleted=0.0, executor=Wide(4), on_event=when_one_is_done(lambda: change(other))
     )
@@ -141,47 +156,93 @@ def test_what_others_change_meanwhile_is_rewritten_again(
     assert done.conflicts > 0
     assert done.version == table.version
     assert table.compact(target_rows=150, deleted=0.0, executor=Wide(4), on_event=ignore).commits == 0
+    searched(table)
 
 
-def test_what_others_leave_alone_is_committed_at_once(table: lake.Table) -> None:
+def test_what_others_leave_alone_is_committed_at_once(table: lake.Table, other: lake.Table) -> None:
     before = content(table)
-    other = lake.connect(Path(table.uri).parent).open_table("t")
-    changes = [lambda: other.delete("id = 3")]
-    done = table.compact(target_rows=150, executor=Wide(4), on_event=when_one_is_done(changes[0]))
+    done = table.compact(target_rows=150, executor=Wide(4), on_event=when_one_is_done(lambda: other.delete("id = 3")))
     assert (done.conflicts, done.commits) == (1, 2)
     assert content(table) == {i: n for i, n in before.items() if i != 3}
 
 
-def test_appends_hold_nothing_up(table: lake.Table) -> None:
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        pytest.param(lambda t: t.append(some(range(900, 950), 9)), range(900, 950), id="append"),
+        pytest.param(lambda t: t.append(some(range(900, 950), 9), commit_id="load"), range(900, 950), id="append once"),
+        pytest.param(lambda t: t.merge(some(range(900, 903), 9)), range(900, 903), id="new keys"),
+        pytest.param(lambda t: t.add_columns({"x": pa.int32()}), range(0), id="new column"),
+        pytest.param(lambda t: t.rename_columns({"vector": "v"}), range(0), id="renamed column"),
+        pytest.param(lambda t: t.restore(t.version), range(0), id="restore"),
+    ],
+)
+def test_what_changes_no_row_that_is_there_holds_nothing_up(
+    table: lake.Table, other: lake.Table, change: Callable[[lake.Table], object], more: range
+) -> None:
     before = content(table)
-    other = lake.connect(Path(table.uri).parent).open_table("t")
+    done = table.compact(target_rows=150, executor=Wide(4), on_event=when_one_is_done(lambda: change(other)))
+    assert (done.conflicts, done.commits, done.fragments_removed) == (0, 1, FRAGMENTS)
+    assert content(table) == before | dict.fromkeys(more, 9)
+    searched(table)
+
+
+def test_an_index_that_is_dropped_meanwhile(table: lake.Table, other: lake.Table) -> None:
+    """Lance has noted addresses for it, and then has nothing to note them in."""
+    before = content(table)
     done = table.compact(
-        target_rows=150, executor=Wide(4), on_event=when_one_is_done(lambda: other.append(some(range(900, 950), 9)))
+        target_rows=150, executor=Wide(4), on_event=when_one_is_done(lambda: other.drop_index("id_idx"))
     )
-    assert (done.conflicts, done.commits) == (0, 1)
-    assert content(table) == before | dict.fromkeys(range(900, 950), 9)
+    assert done.conflicts > 0
+    assert done.fragments_removed == FRAGMENTS
+    assert content(table) == before
+
+
+def test_a_column_whose_number_is_given_to_another_meanwhile(
+    table: lake.Table, other: lake.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file of the table has the first column, but those have it that are about to be put."""
+    monkeypatch.setattr("lake.table.commit.GRACE", timedelta(0))
+    table.add_columns({"x": pa.list_(pa.string())})
+
+    def change() -> None:
+        other.drop_columns(["x"])
+        other.add_columns({"y": pa.struct([("a", pa.int32()), ("b", pa.string())])})
+        other.append(some(range(900, 950), 9))
+        assert other.expire(timedelta(0), dry_run=False).versions
+
+    done = table.compact(target_rows=150, executor=Wide(4), on_event=when_one_is_done(change))
+    assert done.conflicts > 0
+    assert table.to_arrow(["y"])["y"].to_pylist() == [None] * len(table)
+
+
+def test_a_damaged_file_holds_up_its_own_rows_only(table: lake.Table) -> None:
+    first = table.dataset.get_fragments()[0].metadata
+    (Path(table.uri) / "data" / first.files[0].path).write_bytes(b"torn")
+    with pytest.raises(CorruptTable, match=r"t\.lance"):
+        table.compact(target_rows=150, executor=Wide(4), on_event=ignore)
+    assert sorted(fragments(table).values()) == [ROWS] * 4 + [3 * ROWS] * 3
+    assert pins.pins(table.dataset) == []
 
 
 def test_fragments_that_a_job_has_taken_meanwhile_are_left_to_it(table: lake.Table) -> None:
     before, [first, *_] = content(table), sorted(fragments(table))
-    with pytest.MonkeyPatch.context() as patch:
-        held = pins.pin(table.snapshot(), job="index", fragments=[first])
-        done = table.compact(target_rows=150, executor=Wide(4), on_event=when_one_is_done(held.__enter__))
-        patch.undo()
+    held = pins.pin(table.snapshot(), job="index", fragments=[first])
+    done = table.compact(target_rows=150, executor=Wide(4), on_event=when_one_is_done(held.__enter__))
     assert first in fragments(table)
     assert (done.conflicts, done.fenced) == (1, 1)
     assert content(table) == before
     held.__exit__(None, None, None)
 
 
-def test_writers_that_never_stop_are_named(table: lake.Table) -> None:
-    other, number = lake.connect(Path(table.uri).parent).open_table("t"), iter(range(1000))
+def test_writers_that_never_stop_are_named(table: lake.Table, other: lake.Table) -> None:
+    number = iter(range(1000))
 
     def hear(event: Event) -> None:
         if isinstance(event, TaskDone):
             other.delete(f"id = {next(number)}")
 
-    with pytest.raises(Conflict, match=r"5 times, last by delete at version \d+; 0 others are compacted"):
+    with pytest.raises(Conflict, match=r"5 times, last by delete at version \d+; 0 fragments are compacted"):
         table.compact(target_rows=1000, deleted=0.0, executor=Wide(4), on_event=hear)
     assert sorted(content(table)) == list(range(5, (FRAGMENTS + 1) * ROWS))
 
@@ -193,7 +254,7 @@ from lake.run import LocalExecutor, TaskDone
 from lake.table import compact
 
 if __name__ == "__main__":
-    compact._COMMIT_SECONDS = 0.0
+    compact._COMMIT_SECONDS, compact._WORK = 0.0, 0
     done = []
 
     def hear(event):
@@ -202,7 +263,8 @@ if __name__ == "__main__":
             if len(done) == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    lake.connect(sys.argv[1]).open_table("t").compact(target_rows=150, executor=LocalExecutor(2), on_event=hear)
+    table = lake.connect(sys.argv[1]).open_table("t")
+    table.compact(target_rows=150, executor=LocalExecutor(2), job_id="nightly", on_event=hear)
 """
 
 
@@ -216,7 +278,9 @@ def test_a_compaction_that_is_killed_goes_on(table: lake.Table, tmp_path: Path) 
     assert table.dataset.to_table(with_row_id=True).sort_by("id").equals(before)
     committed = FRAGMENTS + 1 - len(fragments(table))
     assert committed > 0, "what was done is there"
-    done = table.compact(target_rows=150, executor=Wide(4), on_event=ignore)
+    assert [pin.job for pin in pins.pins(table.dataset)] == ["nightly"]
+    done = table.compact(target_rows=150, executor=Wide(4), job_id="nightly", on_event=ignore)
     assert 0 < done.fragments_removed < FRAGMENTS + 1
+    assert pins.pins(table.dataset) == []
     assert table.dataset.to_table(with_row_id=True).sort_by("id").equals(before)
     assert len(fragments(table)) == -(-(FRAGMENTS + 1) // 3)
