@@ -22,10 +22,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(BIN)/python -m tests.bench
 
-bench-join: $(VENV)/.dev
+bench-join: $(VENV)/.bench
 	$(BIN)/python -m tests.bench join kernel join-scale
 
 # Beside the wheel lies the same archive as .zip, for spark-submit --py-files: a cluster's workers ignore a .whl.
@@ -54,6 +54,10 @@ $(BIN)/python:
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml

@@ -39,12 +39,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _writing(act: Callable[Concatenate[Table, P], R]) -> Callable[Concatenate[Table, P], R]:
-    """Make a function of a table that writes to it a method, which a pinned table refuses."""
+def _writing(
+    act: Callable[Concatenate[Table, P], R], when: Callable[[Mapping[str, object]], object] = lambda _: True
+) -> Callable[Concatenate[Table, P], R]:
+    """Make a function of a table that writes to it, with some options, a method, which a pinned table refuses then."""
 
     @wraps(act)
     def method(self: Table, /, *arguments: P.args, **options: P.kwargs) -> R:
-        self._target()
+        if when(options):
+            self._target()
         return act(self, *arguments, **options)
 
     return method
@@ -468,7 +471,7 @@ class Table:
     # -- joins and analyses: each takes what the function of that name takes, after the table itself ----
 
     knn_join = join.knn_join
-    dedup = analytics.dedup
+    dedup = _writing(analytics.dedup, lambda options: options.get("delete") and not options.get("dry_run", True))
     outliers = analytics.outliers
     classify = analytics.classify
     mine = analytics.mine

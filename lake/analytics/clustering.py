@@ -51,8 +51,9 @@ class Asked:
                 raise InvalidInput(f"{name}={number!r}: give a whole number, 1 or more")
         if type(self.seed) is not int or self.seed < 0:
             raise InvalidInput(f"seed={self.seed!r}: give a whole number, 0 or more")
-        ratio = _BALANCED if self.balanced is True else float(self.balanced) if self.balanced else None
-        if ratio is not None and not 1 <= ratio < float("inf"):
+        wrong = not isinstance(self.balanced, bool | int | float)
+        ratio = _BALANCED if self.balanced is True else float(self.balanced) if self.balanced and not wrong else None
+        if wrong or (ratio is not None and not 1 <= ratio < float("inf")):
             raise InvalidInput(f"balanced={self.balanced!r}: give a multiple of the mean size, 1 or more")
         if isinstance(self.arrange, bool):
             fragment = _FRAGMENT_ROWS if self.arrange else 0

@@ -47,7 +47,9 @@ def drift(
     the sides by chance: the shift of the centroid, MMD, and the share of neighbours of the same side. Then all rows
     are counted by the centroids of both samples.
 
-    Rows are taken for independent of each other: near duplicates make chance look smaller than it is.
+    Rows are taken for independent of each other: near duplicates make chance look smaller than it is. Rows that two
+    versions of a table share are dealt out to the samples, so that none stands in both. All rows are counted on both
+    sides, so a cluster is said to grow only if it would be without that.
 
     Parameters
     ----------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lake.analytics.clustering import task_bytes
 from lake.analytics.drifted import DriftReport
@@ -17,6 +19,7 @@ from lake.analytics.twosample import compare, plane
 from lake.errors import InvalidInput, MemoryExceeded
 from lake.join import knn
 from lake.join.folder import JobFolder
+from lake.join.living import among, ranges_of
 from lake.join.side import Side, spans
 from lake.nearest.kernel import METRICS
 from lake.run import Callback, Executor, Ledger, Stage, run_stage
@@ -27,6 +30,7 @@ from lake.table.sql import both, whole
 _BLOCK_ROWS = 1 << 18
 _SHOWN = 300
 _CENTERS = "centers.npz"
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits are as if drawn by chance
 _FAMILIES = 4  # three statistics, and the clusters, which are corrected among themselves
 
 
@@ -105,17 +109,42 @@ class Plan:
         return sum(self.fragments[0].values()), sum(self.fragments[1].values())
 
     def draw(self) -> list[Sample]:
-        """Draw a sample of each side, another of each, or rows of two versions would be the same ones."""
+        """Draw a sample of each side."""
         found = []
+        apart = self._apart()
         for at, (name, side) in enumerate(zip(("before", "after"), self.sides, strict=True)):
             seed = 2 * self.asked.seed + at
-            points, ids = draw(side, self.fragments[at], self.metric, self.asked.sample, seed)
+            points, ids = draw(side, self.fragments[at], self.metric, self.asked.sample, seed, among=apart[at])
             if len(points) < 2:  # noqa: PLR2004  a distance within a side takes two
                 raise InvalidInput(f"{name}: {len(points)} rows have a vector; give a side of two or more")
             found.append(Sample(side, points, ids))
         if sum(len(sample.points) for sample in found) < self.asked.clusters:
             raise InvalidInput(f"clusters={self.asked.clusters}: more than the rows of both samples")
         return found
+
+    def _apart(self) -> Sequence[Callable[[Ids], NDArray[np.bool_]] | None]:
+        """Deal rows that both sides hold out to one of them each: tell which may be drawn of each side.
+
+        In both samples they would be each other's nearest neighbours, however far the others have drifted.
+        """
+        before, after = (side.snapshot for side in self.sides)
+        if before.location != after.location or not after.dataset.has_stable_row_ids:
+            return None, None
+        held = [
+            ranges_of(
+                batch.column("_rowid").to_numpy().astype(np.int64)
+                for fragment, rows in fragments.items()
+                for batch in side.read((fragment, 0, rows), [], 1 << 16)
+            )
+            for side, fragments in zip(self.sides, self.fragments, strict=True)
+        ]
+
+        def may(ids: Ids, at: int) -> NDArray[np.bool_]:
+            dealt = (ids.astype(np.uint64) + np.uint64(self.asked.seed)) * _SPREAD >> np.uint64(63)
+            found: NDArray[np.bool_] = ~among(held[1 - at], ids) | (dealt == at)
+            return found
+
+        return partial(may, at=0), partial(may, at=1)
 
     def run(self, drawn: list[Sample], engine: Executor, on_event: Callback) -> DriftReport:
         """Compare samples, count all rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,15 @@ def batch_rows(dimension: int) -> int:
     return int(min(8192, max(64, _BATCH_BYTES // (4 * dimension))))
 
 
-def draw(side: Side, rows: Mapping[int, int], metric: str, count: int, seed: int) -> tuple[Floats, Ids]:
+def draw(
+    side: Side,
+    rows: Mapping[int, int],
+    metric: str,
+    count: int,
+    seed: int,
+    *,
+    among: Callable[[Ids], NDArray[np.bool_]] | None = None,
+) -> tuple[Floats, Ids]:
     """Draw rows that have a vector, the same each time: vectors and row ids, in random order.
 
     Parameters
@@ -46,12 +54,15 @@ def draw(side: Side, rows: Mapping[int, int], metric: str, count: int, seed: int
         Of each fragment, as `Side.fragments` counts them.
     count : int
         There are fewer only if the side has fewer.
+    among : callable, optional
+        Tells of row ids which may be drawn.
     """
     total = sum(rows.values())
     order = np.random.default_rng(seed).permutation(total)
     vectors, ids, start, wanted, held = [], [], 0, count, 0
     while start < total and held < count:
         chosen = row_ids(side, rows, order[start : start + wanted])
+        chosen = chosen if among is None else chosen[among(chosen)]
         for at in range(0, len(chosen), _TAKE):
             column = take(side.snapshot.dataset, chosen[at : at + _TAKE], [side.column])[side.column]
             found, places = side.matrix(column.combine_chunks(), metric)

@@ -151,7 +151,6 @@ class Work:
         target = None
         if asked.into is not None:
             schema = grouping.table_schema(snapshot)
-            root = Location(snapshot.location.uri.rpartition("/")[0], snapshot.location.options)
-            place = root.join(f"{table_name(asked.into)}.lance")
+            place = snapshot.location.lake.join(f"{table_name(asked.into)}.lance")
             target = begin(place, None, "create", schema, commit_id=self.kept.job)
         return side, replace(search, metric=plan.metric), target

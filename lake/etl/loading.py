@@ -198,8 +198,7 @@ def _commit_refused(plan: Plan, rows: int) -> None:
             yield from read_file(folder, name)
 
     name = table_name(spec.dead_letters) + ".lance"
-    root, _, _ = work.target.location.uri.rpartition("/")
-    table = Location(root, work.target.location.options).join(name)
+    table = work.target.location.lake.join(name)
     commit_id = f"{work.job}.refused"
     try:
         open_head(table)

@@ -75,5 +75,4 @@ def _begun(files: Files, name: str, snapshot: Snapshot) -> datetime | None:
 
 
 def _places(location: Location) -> tuple[Location, str]:
-    root, _, table = location.uri.rpartition("/")
-    return Location(root, location.options).join("_jobs"), table.removesuffix(".lance")
+    return location.lake.join("_jobs"), location.uri.rpartition("/")[2].removesuffix(".lance")

@@ -7,7 +7,7 @@ from typing import Literal
 from lake.analytics import ClassifyReport, MineReport, OutlierReport, classify, mine, outliers
 from lake.etl.spec import Names
 from lake.job.common import Analysis, Common, Run
-from lake.join import JoinReport, knn_join
+from lake.join import Forecast, JoinReport, knn_join
 
 
 class KnnJoin(Common):
@@ -21,6 +21,8 @@ class KnnJoin(Common):
         Another one; by default the same, of which no row is its own neighbour.
     into : str
         The table of the result.
+    dry_run : bool
+        Only tell what would be done.
     """
 
     job: Literal["knn_join"]
@@ -39,9 +41,11 @@ class KnnJoin(Common):
     on: Names = ()
     recall: float = 0.95
     nprobe: int | None = None
+    apart: bool | None = None
     memory: int | str = "1GiB"
+    dry_run: bool = False
 
-    def run(self, run: Run) -> JoinReport:
+    def run(self, run: Run) -> JoinReport | Forecast:
         """Do it."""
         lk = self.open()
         left = lk.open_table(self.left)
@@ -49,7 +53,7 @@ class KnnJoin(Common):
         own = type(self).model_fields.keys() - Common.model_fields.keys() - {"job", "left", "right"}
         given = {name: getattr(self, name) for name in own}
         joined = knn_join(left, right, **given, executor=run.engine, job_id=run.job_id, on_event=run.on_event)
-        report: JoinReport = joined.report
+        report: JoinReport | Forecast = joined if self.dry_run else joined.report
         return report
 
 

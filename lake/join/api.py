@@ -129,8 +129,8 @@ def knn_join(
         `memory` is too little for any join of these tables.
     """
     for name, given in (("left_columns", left_columns), ("right_columns", right_columns), ("on", on)):
-        if isinstance(given, str):
-            raise InvalidInput(f"{name}={given!r}: give a list")
+        if isinstance(given, str) or not all(isinstance(one, str) for one in given):
+            raise InvalidInput(f"{name}={given!r}: give a list of texts")
     places = [_place(side) for side in (left, right) if isinstance(side, HasSnapshot | Snapshot)]
     if into is not None and not places:
         raise InvalidInput("into= names a table beside the left one, and both sides are arrays; leave it out")
@@ -174,13 +174,13 @@ def knn_join(
             memory=memory,
             workers=abreast(engine),
         )
+        scratch = work.join("rows.lance") if into is None else None
+        place = scratch or root.join(f"{table_name(str(into))}.lance")
+        target = knn.target(plan, place, job)
         if dry_run:
             return knn.forecast(plan, cores(engine, plan.tasks))
         if job_id is None:  # nobody can take it up again
             stack.callback(_clear, work.join("join"))
-        scratch = work.join("rows.lance") if into is None else None
-        place = scratch or root.join(f"{table_name(str(into))}.lance")
-        target = knn.target(plan, place, job)
         if kept is not None:
             kept.note(asked, [sides[at] for at in tables])
         report = knn.join(
@@ -216,7 +216,7 @@ def _whole(number: Any) -> int:
 def _bound(within: Any) -> float | None:
     if within is None:
         return None
-    if isinstance(within, bool | str) or not float(within) == float(within):
+    if isinstance(within, bool) or not isinstance(within, int | float | np.number) or within != within:  # noqa: PLR0124
         raise InvalidInput(f"within={within!r}: give a distance")
     return float(within)
 
@@ -239,23 +239,26 @@ def _clear(folder: Location) -> None:
 
 def _place(side: HasSnapshot | Snapshot) -> Location:
     """Return the lake that a table lies in, or that a join of its tables has left its rows in."""
-    location = (side if isinstance(side, Snapshot) else side.snapshot()).location
-    return Location(
-        location.uri.partition("/_jobs/")[0].removesuffix("/" + location.uri.rpartition("/")[2]), location.options
-    )
+    return (side if isinstance(side, Snapshot) else side.snapshot()).location.lake
 
 
-def _matrix(given: Rows) -> npt.NDArray[Any]:
+def _matrix(given: Rows, name: str) -> npt.NDArray[Any]:
     if isinstance(given, pa.ChunkedArray):
         given = given.combine_chunks()
     if isinstance(given, pa.FixedSizeListArray) and not given.null_count:
         return given.flatten().to_numpy(zero_copy_only=False).reshape(len(given), -1)  # type: ignore[no-any-return]
-    return np.asarray(given)
+    try:
+        matrix = np.asarray(given)
+        if matrix.dtype == object and matrix.ndim == 1 and len(matrix):  # of a data frame: an array in each row
+            matrix = np.stack([np.asarray(row) for row in matrix])
+    except ValueError as error:
+        raise InvalidInput(f"{name}: the rows of the array are not of one length: {error}") from error
+    return matrix
 
 
 def _digest(given: Rows) -> str:
     """Tell arrays apart, by what they hold."""
-    matrix = np.ascontiguousarray(_matrix(given), np.float32)
+    matrix = np.ascontiguousarray(_matrix(given, "array"), np.float32)
     return f"{matrix.shape}: {hashlib.sha256(matrix.tobytes()).hexdigest()}"
 
 
@@ -265,7 +268,7 @@ def _snapshot(given: Rows, root: Location, name: str, stack: ExitStack) -> Snaps
         return given
     if isinstance(given, HasSnapshot):
         return given.snapshot()
-    matrix = _matrix(given)
+    matrix = _matrix(given, name)
     if matrix.dtype.kind not in "iuf":
         raise InvalidInput(
             f"{name}: give a table, a snapshot, or an array of numbers, not {type(given).__name__}; of a data frame "

@@ -15,6 +15,7 @@ from lake.nearest.kernel import Floats, Ids
 from lake.table.parts import Part, PartedWrite
 
 _OUT_ROWS = 1 << 16
+_OUT_BYTES = 32 << 20  # likewise, of what is carried
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,8 @@ def _result(
     schema: pa.Schema, sides: tuple[Side, Side], rows: pa.Table, ids: Ids, distances: Floats
 ) -> Iterator[pa.RecordBatch]:
     left, right = sides
-    step = max(1, _OUT_ROWS // ids.shape[1])
+    width = sum(side.carried_bytes() for side in sides)
+    step = max(1, min(_OUT_ROWS, _OUT_BYTES // max(1, width)) // ids.shape[1])
     find = finder(right, int((ids >= 0).sum())) if right.payload else None
     empty = True
     for start in range(0, len(ids), step):

@@ -25,7 +25,7 @@ from lake.storage import Location
 Values = tuple[Ids, NDArray[np.int64]]
 """Row ids in ascending order, and the numbers of each, shape (n, conditions)."""
 
-_CONDITION = re.compile(r"\s*left\.(\w+|`[^`]+`)\s*(==|!=|<=|>=|<|>|=)\s*right\.(\w+|`[^`]+`)\s*")
+_CONDITION = re.compile(r"\s*left\.(\w+|`[^`]+`)\s*(==|!=|<>|<=|>=|<|>|=)\s*right\.(\w+|`[^`]+`)\s*")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def parse(text: str) -> Condition:
             f"on={text!r}: write 'left.<column> <operator> right.<column>', with one of {', '.join(OPERATORS)}"
         )
     left, operator, right = found.groups()
-    return Condition(left.strip("`"), "==" if operator == "=" else operator, right.strip("`"))
+    operator = {"=": "==", "<>": "!="}.get(operator, operator)  # as SQL has them
+    return Condition(left.strip("`"), operator, right.strip("`"))
 
 
 @dataclass(frozen=True)

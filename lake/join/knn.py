@@ -128,7 +128,8 @@ def side(snapshot: Snapshot, column: str | None, where: str | None, carry: Seque
     if column is None:
         vectors = [c.name for c in schema.vectors]
         if len(vectors) != 1:
-            raise InvalidInput(f"{snapshot.location.uri} has the vector columns {vectors}: choose with {which}_column=")
+            choose = f"{which}_column=" if which else "column="
+            raise InvalidInput(f"{snapshot.location.uri} has the vector columns {vectors}: choose with {choose}")
         [column] = vectors
     schema.column(column)
     return Side(snapshot, column, whole(where, schema.names) if where else None, tuple(carry))

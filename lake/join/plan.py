@@ -265,8 +265,8 @@ def _check_numbers(k: int, metric: str, recall: float | None, probes: int | None
         raise InvalidInput(f"within={within}: no {metric} distance is less; give one above 0")
     if recall is None and probes is None:
         raise InvalidInput("recall=None: give a share, or nprobe=")
-    if recall is not None and not 0 < recall <= 1:
-        raise InvalidInput(f"recall={recall}: give a share above 0, and 1.0 for the exact join")
+    if isinstance(recall, bool | str) or (recall is not None and not 0 < recall <= 1):
+        raise InvalidInput(f"recall={recall!r}: give a share above 0, and 1.0 for the exact join")
     if probes is not None and probes < 1:
         raise InvalidInput(f"nprobe={probes}: give 1 or more")
 

@@ -139,6 +139,11 @@ class Forecast:
     cores: int
 
     @property
+    def repeated(self) -> bool:
+        """Never: nothing was done."""
+        return False
+
+    @property
     def core_seconds(self) -> float:
         """What the join costs: seconds that one core would take."""
         plan = self.plan
@@ -174,6 +179,11 @@ class Forecast:
             "core_seconds": self.core_seconds,
             "seconds": self.seconds,
         }
+
+    def __rich__(self) -> Text:
+        from rich.text import Text  # who prints nothing need not load it
+
+        return Text(str(self))
 
     def __str__(self) -> str:
         plan = self.plan

@@ -85,6 +85,10 @@ class Side:
         some = self.snapshot.dataset.head(_SAMPLED, columns=columns)
         return int(some.nbytes // some.num_rows) if some.num_rows else 0
 
+    def carried_bytes(self) -> int:
+        """Estimate the bytes of what a result row takes from this side."""
+        return self.payload_bytes() + (4 * self.dimension if self.column in self.payload else 0)
+
     def check(self) -> None:
         """Refuse what cannot be joined.
 

@@ -135,6 +135,12 @@ class Location:
         """``"file"`` for local paths, else the URL's scheme."""
         return self.uri.split("://", 1)[0] if _SCHEME.match(self.uri) else "file"
 
+    @property
+    def lake(self) -> Location:
+        """The lake that a table here lies in, or that a job's own table here was made for."""
+        root, jobs, _ = self.uri.partition("/_jobs/")
+        return Location(root if jobs else self.uri.rpartition("/")[0], self.options)
+
     def join(self, *parts: str) -> Location:
         """Return a location below this one."""
         return Location("/".join([self.uri, *parts]), self.options)

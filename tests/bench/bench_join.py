@@ -134,7 +134,7 @@ def _graph(lk: lake.Lake, base: Matrix, asked: Matrix) -> list[Line]:
     truth = truth_of(asked[:SAMPLE], base)
     found = hnsw_join(base, asked, truth)
     if found is None:
-        print("hnswlib is not installed: pip install hnswlib (it needs a C++ compiler)", flush=True)
+        print("hnswlib is not installed: make bench-join does it, given a C++ compiler", flush=True)
         return []
     graph, whole = found
     raw, took = _raw(

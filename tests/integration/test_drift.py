@@ -99,6 +99,25 @@ def test_a_topic_that_moved_is_found_though_no_share_changed(tmp_path: Path) -> 
     assert after.drift(version, clusters=5).drifted, "two versions of one table"
 
 
+@pytest.mark.parametrize("topic", [None, "rain"])
+def test_rows_that_two_versions_share_do_not_hide_what_came(tmp_path: Path, topic: str | None) -> None:
+    """In both samples they would be each other's nearest, whatever has come besides."""
+    lk = lake.connect(tmp_path)
+    table = topics(lk, "t", [200] * 5, 1)
+    more = [50] * 5 if topic is None else [250 * (name == topic) for name in TOPICS]
+    before = table.version
+    table.append(topics(lk, "more", more, 2).to_arrow())
+    report = table.drift(before, label="topic", clusters=5)
+    assert report.drifted == (topic is not None)
+    assert all((s.p < report.threshold) == (topic is not None) for s in report.statistics)
+    one, other = report.statistics[0].rows_before, report.statistics[0].rows_after
+    assert one + other == 1250, "each row stands in one sample"
+    assert abs(one - 500) < 50
+    same = table.drift(table.version, clusters=5)
+    assert not same.drifted
+    assert all(0.01 < s.p < 0.99 for s in same.statistics)
+
+
 def plain_statistics(before: Any, after: Any, k: int) -> list[float]:
     """The statistics by their definitions, one pair after the other."""
     both = [*before.astype(np.float64), *after.astype(np.float64)]

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 import lake
-from lake.join import Forecast
+from lake.join import Forecast, block
 from lake.run import LocalExecutor
 from lake.storage import Location
+from lake.table.parts import PartedWrite
 
 Matrix = np.ndarray[Any, np.dtype[Any]]
 Change = Callable[[lake.Table, dict[int, dict[str, Any]]], None]
@@ -312,6 +313,39 @@ def test_sides_without_rows_have_no_neighbours(tmp_path: Any) -> None:
         assert len(left.knn_join(right, 3, **given).to_arrow()) == 0
 
 
+def test_a_column_of_a_data_frame_is_a_side(tmp_path: Any) -> None:
+    right, b = make(lake.connect(tmp_path), "right", 60, 2)
+    frame = right.to_arrow(["vector"]).to_pandas()
+    found = lake.knn_join(frame["vector"], right, 1).to_arrow().sort_by("left_row")
+    assert found["right_id"].to_pylist() == list(b)
+    assert found["distance"].to_numpy().max() < 1e-5
+
+
+@pytest.mark.parametrize("side", ["left_columns", "right_columns"])
+def test_wide_columns_are_carried_in_small_batches(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, side: str) -> None:
+    lk = lake.connect(tmp_path)
+    ids, rng = np.arange(300), np.random.default_rng(0)
+    held = pa.FixedSizeListArray.from_arrays(pa.array(rng.standard_normal(300 * 8).astype(np.float32)), 8)
+    table = lk.create_table("t", pa.table({"id": ids, "text": [f"{i}" * 1000 for i in ids], "v": held}), key="id")
+    written: list[int] = []
+    part = PartedWrite.part
+
+    def seen(self: PartedWrite, data: Any, *more: Any) -> Any:
+        batches = list(data)
+        written.extend(batch.nbytes for batch in batches)
+        return part(self, iter(batches), *more)
+
+    monkeypatch.setattr(PartedWrite, "part", seen)
+    monkeypatch.setattr(block, "_OUT_BYTES", 100_000)
+    carried: dict[str, Any] = {side: ["text"]}
+    found = table.knn_join(table, 5, executor=LocalExecutor(1), **carried).to_arrow()
+    assert len(written) > 20
+    assert max(written) < 200_000
+    name, key = ("left_text", "left_id") if side == "left_columns" else ("right_text", "right_id")
+    assert found[name].to_pylist() == [f"{i}" * 1000 for i in found[key].to_pylist()]
+    assert found.num_rows == 1500
+
+
 def test_an_index_of_which_only_rows_without_a_vector_are_left(tmp_path: Any) -> None:
     lk = lake.connect(tmp_path)
     left, _ = make(lk, "left", 700, 1)
@@ -417,6 +451,11 @@ def test_what_makes_no_sense_is_refused(tmp_path: Any) -> None:
         ("memory", lambda: left.knn_join(right, memory="much")),
         ("not a legal expression", lambda: left.knn_join(right, left_where="time > 1; drop")),
         ("shape", lambda: lake.knn_join(np.zeros(3), right)),
+        ("left: the rows of the array are not of one length", lambda: lake.knn_join([[1.0], [1.0, 2.0]], right)),
+        ("recall='0.9'", lambda: left.knn_join(right, recall="0.9")),  # type: ignore[arg-type]
+        ("recall=True", lambda: left.knn_join(right, recall=True)),
+        (r"within=\[1\]: give a distance", lambda: left.knn_join(right, within=[1])),  # type: ignore[arg-type]
+        (r"on=\[5\]: give a list of texts", lambda: left.knn_join(right, on=[5])),  # type: ignore[list-item]
     ]
     for message, call in calls:
         with pytest.raises(lake.InvalidInput, match=message):

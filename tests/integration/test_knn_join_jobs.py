@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import lake
 from lake.errors import AlreadyExists, InvalidInput
 from lake.join import knn
-from lake.run import Event, LocalExecutor, StageStarted, TaskDone, TaskSkipped, ignore
+from lake.run import Event, LocalExecutor, StageStarted, TaskDone, TaskRetried, TaskSkipped, TaskStarted, ignore
 from lake.schema import Schema
 from tests.support.raycluster import RayCluster
 from tests.support.wide import Wide
@@ -67,18 +68,69 @@ def locally(lk: lake.Lake) -> pa.Table:
         return joined(lk, executor, "local")
 
 
+def joined_with_all(lk: lake.Lake, executor: Any) -> pa.Table:
+    """Another metric than the index's, conditions, a bound, filters, and columns that are carried."""
+    found = lk.open_table("left").knn_join(
+        lk.open_table("right"),
+        6,
+        metric="cosine",
+        recall=0.9,
+        within=0.6,
+        on=["left.id >= right.id"],
+        left_where="id % 2 = 0",
+        right_where="id % 3 <> 0",
+        right_columns=["vector"],
+        executor=executor,
+        on_event=lambda _: None,
+    )
+    rows = found.to_arrow().sort_by(ORDER)
+    assert 1000 < rows.num_rows < 6 * lk.open_table("left").count_rows("id % 2 = 0")
+    return rows
+
+
+@pytest.fixture(scope="module")
+def locally_with_all(lk: lake.Lake) -> pa.Table:
+    with LocalExecutor(2) as executor:
+        return joined_with_all(lk, executor)
+
+
 @pytest.mark.slow
-def test_on_ray(lk: lake.Lake, locally: pa.Table, on_ray: RayCluster) -> None:
+def test_on_ray(lk: lake.Lake, locally: pa.Table, locally_with_all: pa.Table, on_ray: RayCluster) -> None:
     from lake_ray import RayExecutor
 
     assert joined(lk, RayExecutor(), "ray").equals(locally)
+    assert joined_with_all(lk, RayExecutor()).equals(locally_with_all)
 
 
 @pytest.mark.slow
-def test_on_spark(lk: lake.Lake, locally: pa.Table, spark: Any) -> None:
+def test_on_spark(lk: lake.Lake, locally: pa.Table, locally_with_all: pa.Table, spark: Any) -> None:
     from lake_spark import SparkExecutor
 
     assert joined(lk, SparkExecutor(spark, workers=2), "spark").equals(locally)
+    assert joined_with_all(lk, SparkExecutor(spark, workers=2)).equals(locally_with_all)
+
+
+def test_a_worker_is_killed(lk: lake.Lake, locally_with_all: pa.Table) -> None:
+    killed: list[int] = []
+    retried: list[TaskRetried] = []
+
+    class Killing(LocalExecutor):
+        def run(self, stage: Any, on_event: Any = ignore) -> Any:
+            def hear(event: Any) -> None:
+                if isinstance(event, TaskStarted) and event.stage == "join" and not killed:
+                    worker = multiprocessing.active_children()[0]
+                    killed.append(worker.pid or 0)
+                    worker.kill()
+                if isinstance(event, TaskRetried):
+                    retried.append(event)
+                on_event(event)
+
+            return super().run(stage, hear)
+
+    with Killing(2) as executor:
+        assert joined_with_all(lk, executor).equals(locally_with_all)
+    assert killed
+    assert retried
 
 
 _PROGRAM = """

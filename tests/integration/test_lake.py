@@ -133,6 +133,8 @@ def test_a_pinned_table_reads_its_version_and_refuses_writes(lk: lake.Lake) -> N
         lambda: pinned.compact(),
         lambda: pinned.expire(),
         lambda: pinned.restore(1),
+        lambda: pinned.cluster(2),
+        lambda: pinned.dedup(within=0.1, delete=True, dry_run=False),
     ):
         with pytest.raises(InvalidInput, match="pinned at version 2"):
             write()

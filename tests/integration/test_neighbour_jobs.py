@@ -160,6 +160,12 @@ def test_the_jobs_of_the_house(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    told = (HOUSE / "conf/knn_join.yaml").read_text().replace("# dry_run: true", "dry_run: true")
+    (tmp_path / "dry.yaml").write_text(told)
+    shown = program(HOUSE / "jobs/knn_join.py", tmp_path / "dry.yaml")
+    assert "join 4 x 4 rows, 4 dimensions, cosine, k=5, recall=0.95" in shown
+    assert json.loads(program(HOUSE / "jobs/knn_join.py", tmp_path / "dry.yaml", "--json"))["tasks"] == 1
+    assert lk.list_tables() == ["products"]
     wanted: dict[str, tuple[str, dict[str, Any]]] = {
         "knn_join": (
             "4 x 4 rows, 1 without a vector, 1 left out for null in a condition",

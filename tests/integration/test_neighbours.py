@@ -307,6 +307,27 @@ def test_the_same_job_is_done_once(root: Location, kind: str) -> None:
     assert [n for n in Files(root).names() if n.startswith("_jobs/")] == names, "a job without an id leaves nothing"
 
 
+def test_rows_of_a_join_are_a_table_like_others(tmp_path: Path) -> None:
+    """What comes of them goes into the lake, and not where they themselves lie."""
+    lk = lake.connect(tmp_path)
+    table, _ = make(lk, "t", *clumps(300, 8))
+    near = table.knn_join(table, 1, left_columns=["vector"])
+    report = lake.outliers(near, into="odd", k=3)
+    assert report.scored == len(lk["odd"]) == 300
+    lake.dedup(near, within=0.1, into="groups")
+    assert sorted(lk.list_tables()) == ["groups", "odd", "t"]
+
+
+def test_of_several_vector_columns_one_is_to_be_named(tmp_path: Path) -> None:
+    lk = lake.connect(tmp_path)
+    table, _ = make(lk, "t", *clumps(60, 8))
+    table.add_columns({"other": pa.list_(pa.float32(), 8)})
+    with pytest.raises(InvalidInput, match=r"vector columns \['vector', 'other'\]: choose with column="):
+        table.outliers(into="odd")
+    with pytest.raises(InvalidInput, match="choose with left_column="):
+        table.knn_join(table)
+
+
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "k": ("all", {"k": 0}, "k=0: give 1 to 1,000"),
     "recall": ("all", {"recall": 0}, "recall=0: give a share"),
