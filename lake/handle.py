@@ -477,10 +477,10 @@ class Table:
     mine = analytics.mine
     cluster = _writing(analytics.cluster)
 
-    def drift(self, before: Any, **options: Any) -> analytics.DriftReport:
+    def drift(self, before: Table | Snapshot | int | str | datetime, **options: Any) -> analytics.DriftReport:
         """Tell whether the vectors differ from those of another table, or of a version, tag or time of this one.
 
-        See `lake.drift`.
+        Takes the keyword arguments of `lake.drift`.
         """
         earlier = self.at(before) if isinstance(before, int | str | datetime) else before
         return analytics.drift(earlier, self, **options)

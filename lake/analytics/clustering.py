@@ -13,11 +13,11 @@ from lake.analytics.centers import SCORES_BYTES
 from lake.analytics.rounds import Rounds
 from lake.analytics.sizes import ClusterReport
 from lake.analytics.stages import batch_rows, draw
-from lake.errors import InvalidInput, MemoryExceeded
+from lake.errors import InvalidInput
 from lake.index.kmeans import Floats, sample_points
 from lake.join import knn
 from lake.join.folder import JobFolder
-from lake.join.plan import BASE_BYTES
+from lake.join.plan import BASE_BYTES, too_little
 from lake.join.side import Side
 from lake.nearest.kernel import METRICS
 from lake.run import Callback, Executor
@@ -81,7 +81,7 @@ class Asked:
         work = kept.location
         allowed, needed = knn.parse_bytes(memory), task_bytes(self.clusters, side.dimension)
         if needed > allowed:
-            raise MemoryExceeded(f"{self.clusters:,} clusters need memory={needed:,} bytes at least, not {allowed:,}")
+            raise too_little(f"{self.clusters:,} clusters need", needed, allowed)
         found = Rounds(side, fragments, metric, self.clusters, self.rounds, ratio, self.seed, kept.job, work, needed)
         return Plan(found, label, fragment, allowed)
 

@@ -16,10 +16,11 @@ from lake.analytics.growth import CountBlock, Sample, growths, names
 from lake.analytics.stages import Ids, draw
 from lake.analytics.start import first
 from lake.analytics.twosample import compare, plane
-from lake.errors import InvalidInput, MemoryExceeded
+from lake.errors import InvalidInput
 from lake.join import knn
 from lake.join.folder import JobFolder
 from lake.join.living import among, ranges_of
+from lake.join.plan import too_little
 from lake.join.side import Side, spans
 from lake.nearest.kernel import METRICS
 from lake.run import Callback, Executor, Ledger, Stage, run_stage
@@ -83,7 +84,7 @@ class Asked:
             raise InvalidInput(f"metric={metric!r}: give one of {', '.join(METRICS)}")
         allowed, needed = knn.parse_bytes(memory), task_bytes(self.clusters, sides[0].dimension)
         if needed > allowed:
-            raise MemoryExceeded(f"{self.clusters:,} clusters need memory={needed:,} bytes at least, not {allowed:,}")
+            raise too_little(f"{self.clusters:,} clusters need", needed, allowed)
         return Plan(self, (sides[0], sides[1]), (sides[0].fragments(), sides[1].fragments()), metric, kept, needed)
 
 

@@ -20,7 +20,7 @@ from lake.join.plan import Plan
 from lake.join.workers import abreast
 from lake.run import Callback, Executor
 from lake.schema import Column, Schema
-from lake.storage import table_name
+from lake.storage import Location, table_name
 from lake.table import pins
 from lake.table.parts import PartedWrite, begin
 from lake.table.snapshot import Snapshot
@@ -62,6 +62,11 @@ class Analysis:
     how: How
     into: str
 
+    @property
+    def place(self) -> Location:
+        """Where the table of results goes."""
+        return self.tables[0].location.lake.join(f"{table_name(self.into)}.lance")
+
     def side(self, table: Snapshot, where: str | None, label: str | None = None) -> ByRow:
         """Return the rows of a table that pass a filter; with a label, those that have one."""
         given = knn.side(table, self.how.column, where, (), "")
@@ -99,8 +104,7 @@ class Analysis:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InvalidInput(f"into=: the table of results has a column {twice[0]!r} of its own; rename the table's")
-        place = self.tables[0].location.lake.join(f"{table_name(self.into)}.lance")
-        return begin(place, None, "create", Schema(columns, key=names[:key]), commit_id=self.kept.job)
+        return begin(self.place, None, "create", Schema(columns, key=names[:key]), commit_id=self.kept.job)
 
     @contextmanager
     def begun(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 import typer
 
 from lake.cli.show import emit
-from lake.errors import InvalidInput, JobError
+from lake.errors import InvalidInput, JobError, MemoryExceeded
 from lake.job import KINDS, Run, open_job
 from lake.run import Callback, Progress, json_lines, tee
 
@@ -40,6 +40,8 @@ def run(
         except KeyboardInterrupt:
             typer.echo(f"interrupted; {resume}", err=True)
             raise typer.Exit(_INTERRUPTED) from None
+        except MemoryExceeded:  # it would come again
+            raise
         except JobError as error:
             error.args = (f"{error}; {resume}", *error.args[1:])
             raise

@@ -230,8 +230,14 @@ class Plan:
         room = self.memory - fixed
         if room < _LEAST_ROWS * row_bytes:
             least = fixed + _LEAST_ROWS * row_bytes
-            raise MemoryExceeded(f"a join of these tables needs memory={least:,} bytes at least, not {self.memory:,}")
+            raise too_little("a join of these tables needs", least, self.memory)
         return room // row_bytes
+
+
+def too_little(what: str, least: int, given: int) -> MemoryExceeded:
+    """Say how much memory a worker needs at least, as a caller would give it."""
+    mib = 1 << 20
+    return MemoryExceeded(f"{what} memory='{-(-least // mib)}MiB' at least, not {given // mib:,} MiB")
 
 
 def check(

@@ -116,7 +116,8 @@ class JoinReport:
         lacking += f", {self.without_value:,} left out for null in a condition" if self.without_value else ""
         return (
             f"{self.left_rows:,} x {self.right_rows:,} rows{lacking}, {self.metric}, k={self.k}: {self.pairs:,} pairs "
-            f"in {self.seconds.get('total', 0.0):.1f} s{where}, {self.read_bytes / 2**20:,.0f} MiB of vectors read; "
+            f"in {self.seconds.get('total', 0.0):.1f} s{where}, {self.read_bytes / 2**20:,.0f} MiB of vectors read, "
+            f"{self.flop / 1e9:,.1f} GFLOP; "
             f"{how}; {self.source}"
         )
 

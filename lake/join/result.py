@@ -46,7 +46,7 @@ class JoinResult:
         self._end = weakref.finalize(self, _end, scratch, keeper)
 
     def snapshot(self) -> Snapshot:
-        """Return the rows as a snapshot: it can be a side of another join."""
+        """Return the rows as a snapshot: it can be a side of another join, while this object is there."""
         return self._snapshot
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:

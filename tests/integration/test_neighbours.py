@@ -295,6 +295,13 @@ def test_the_same_job_is_done_once(root: Location, kind: str) -> None:
     assert again.to_dict() | {"repeated": False, "seconds": first.seconds} == first.to_dict()
     assert lk["told"].to_arrow() == before
     assert lk["told"].version == 1
+    lk.drop_table("told")
+    anew = getattr(lake, kind)(table, **asked)
+    assert not anew.repeated
+    assert anew.version == first.version, "of the rows that it read before"
+    assert lk["told"].to_arrow().sort_by([(name, "ascending") for name in before.column_names[:2]]) == before.sort_by(
+        [(name, "ascending") for name in before.column_names[:2]]
+    )
     with pytest.raises(InvalidInput, match="begun with other parameters"):
         getattr(table, kind)(**asked | {"k": 6})
     with pytest.raises(InvalidInput, match="begun with other parameters"):
