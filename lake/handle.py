@@ -627,6 +627,8 @@ class Table:
 
         Raises
         ------
+        InvalidInput
+            A number that makes no sense.
         NotSupported
             A branch that has indexes.
         Conflict

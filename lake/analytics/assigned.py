@@ -39,7 +39,7 @@ class Told:
     over: int
     spread: float
     last: bool
-    settled: bool = False  # unknown of a round that an older version has told of
+    settled: bool = False
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,10 @@ class Plan:
             seed = 2 * self.asked.seed + at
             points, ids = draw(side, self.fragments[at], self.metric, self.asked.sample, seed, among=apart[at])
             if len(points) < 2:  # noqa: PLR2004  a distance within a side takes two
-                raise InvalidInput(f"{name}: {len(points)} rows have a vector; give a side of two or more")
+                raise InvalidInput(
+                    f"{name}: {len(points)} rows have a vector and are not in the other side's sample; give a side of "
+                    "two or more"
+                )
             found.append(Sample(side, points, ids))
         if sum(len(sample.points) for sample in found) < self.asked.clusters:
             raise InvalidInput(f"clusters={self.asked.clusters}: more than the rows of both samples")

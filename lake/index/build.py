@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,8 +29,7 @@ from lake.run import Callback, Executor, JobCommitted, LocalExecutor, listening,
 from lake.run.task import job_name
 from lake.storage import Files, Location
 from lake.table import pins
-from lake.table.commit import COMMIT_ID, find, pinned, transactions
-from lake.table.commit import VERB as THEIR_VERB
+from lake.table.commit import COMMIT_ID, find, latest_verb, pinned
 from lake.table.snapshot import Snapshot, open_head
 
 _ROUNDS = 3
@@ -209,11 +208,12 @@ def _run(shop: Workshop, current: _Round) -> tuple[dict[str, Work], Published]:
 
 def _theirs(begun: Snapshot, job: str) -> str:
     """Say what another writer did last since a job began."""
-    for version, properties in transactions(open_head(begun.location, begun.branch), begun.version):
+
+    def ours(properties: Mapping[str, str]) -> bool:
         commit_id = properties.get(COMMIT_ID, "")
-        if commit_id != job and not commit_id.startswith(f"{job}."):
-            return f"{properties.get(THEIR_VERB, 'a writer outside the lake')} at version {version}"
-    return "an unknown writer"
+        return commit_id == job or commit_id.startswith(f"{job}.")
+
+    return latest_verb(begun.location, begun.branch, begun.version, ours)
 
 
 def _check_names(snapshot: Snapshot, names: Collection[str] | None) -> None:

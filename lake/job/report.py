@@ -46,10 +46,19 @@ class UpkeepReport:
 
         grid = Table(title=self.job, title_justify="left", title_style="bold")
         grid.add_column("table")
-        for heading in ("version", "fragments before", "after", "left alone", "versions expired", "files removed"):
+        for heading in (
+            "version",
+            "fragments before",
+            "after",
+            "left alone",
+            "planned again",
+            "versions expired",
+            "files removed",
+        ):
             grid.add_column(heading, justify="right")
         for name, (compacted, expiry) in self.tables.items():
             counts = [compacted.version, compacted.fragments_removed, compacted.fragments_added, compacted.fenced]
+            counts.append(compacted.conflicts)
             gone = ["", ""] if expiry is None else [f"{len(expiry.versions):,}", f"{expiry.files:,}"]
             grid.add_row(name, *(f"{count:,}" for count in counts), *gone)
         return grid

@@ -216,7 +216,7 @@ def _whole(number: Any) -> int:
 def _bound(within: Any) -> float | None:
     if within is None:
         return None
-    if isinstance(within, bool) or not isinstance(within, int | float | np.number) or within != within:  # noqa: PLR0124
+    if isinstance(within, bool) or not isinstance(within, int | float | np.number) or np.isnan(within):
         raise InvalidInput(f"within={within!r}: give a distance")
     return float(within)
 

@@ -94,8 +94,8 @@ def _result(
     schema: pa.Schema, sides: tuple[Side, Side], rows: pa.Table, ids: Ids, distances: Floats
 ) -> Iterator[pa.RecordBatch]:
     left, right = sides
-    width = sum(side.carried_bytes() for side in sides)
-    step = max(1, min(_OUT_ROWS, _OUT_BYTES // max(1, width)) // ids.shape[1])
+    width = 1 + rows.nbytes // max(1, len(rows)) + (right.payload_bytes() if right.carry else 0)
+    step = max(1, min(_OUT_ROWS, _OUT_BYTES // width) // ids.shape[1])
     find = finder(right, int((ids >= 0).sum())) if right.payload else None
     empty = True
     for start in range(0, len(ids), step):

@@ -89,7 +89,7 @@ class Plan:
         Bytes that each worker may hold.
     workers : int
     payload_bytes : int
-        Of one row of the left side, besides its vector.
+        Of what the result takes of one row of the left side.
     conditions : int
         Comparisons of each pair.
     without_value : int

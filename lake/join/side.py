@@ -78,16 +78,11 @@ class Side:
         return list(dict.fromkeys((*self.key, *self.carry)))
 
     def payload_bytes(self) -> int:
-        """Estimate the bytes of what a row has besides its vector."""
-        columns = [name for name in self.payload if name != self.column]
-        if not columns:
-            return 0
-        some = self.snapshot.dataset.head(_SAMPLED, columns=columns)
-        return int(some.nbytes // some.num_rows) if some.num_rows else 0
-
-    def carried_bytes(self) -> int:
         """Estimate the bytes of what a result row takes from this side."""
-        return self.payload_bytes() + (4 * self.dimension if self.column in self.payload else 0)
+        if not self.payload:
+            return 0
+        some = self.snapshot.dataset.head(_SAMPLED, columns=self.payload)
+        return int(some.nbytes // some.num_rows) if some.num_rows else 0
 
     def check(self) -> None:
         """Refuse what cannot be joined.

@@ -71,9 +71,8 @@ def _place(side: Side, fragment: int) -> InPlace | None:
     # By the number of the column: its name may have changed since the file was written.
     [field] = [field.id() for field in snapshot.dataset.lance_schema.fields() if field.name() == side.column]
     held = next((file for file in described.files if field in file.fields), None)
-    if held is None:  # the column was added later, and nothing is in it yet
-        return None
-    if held.base_id is not None or (held.file_major_version, held.file_minor_version) < _FORMAT:  # of another table
+    # The column may have been added later, and nothing be in it yet; or its file be another table's.
+    if held is None or held.base_id is not None or (held.file_major_version, held.file_minor_version) < _FORMAT:
         return None
     file = snapshot.folder.join("data", held.path)
     with store_errors(snapshot.location, snapshot.branch):

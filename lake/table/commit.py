@@ -330,11 +330,25 @@ class _Writer:
             ) from error
 
 
-def latest_verb(location: Location, branch: str | None) -> str:
-    """Say what made the newest version, for the other side of a conflict."""
+def latest_verb(
+    location: Location,
+    branch: str | None,
+    since: int | None = None,
+    ours: Callable[[Mapping[str, str]], bool] = lambda _: False,
+) -> str:
+    """Say what made the newest version, for the other side of a conflict.
+
+    Parameters
+    ----------
+    since : int, optional
+        Look at all versions after this one.
+    ours : callable, optional
+        Tells by a commit's properties whether it is to be passed over.
+    """
     head = open_head(location, branch)
-    for version, properties in transactions(head, head.version - 1):
-        return f"{properties.get(VERB, 'a writer outside the lake')} at version {version}"
+    for version, properties in transactions(head, head.version - 1 if since is None else since):
+        if not ours(properties):
+            return f"{properties.get(VERB, 'a writer outside the lake')} at version {version}"
     return "an unknown writer"
 
 

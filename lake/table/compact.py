@@ -16,7 +16,7 @@ from lake.run import Callback, Executor, JobCommitted, Stage, engage, listening,
 from lake.run.task import job_name
 from lake.storage import Location, require_put_if_absent
 from lake.table import pins
-from lake.table.commit import VERB, transactions
+from lake.table.commit import VERB, latest_verb
 from lake.table.rewrite import RewriteFragments, put
 from lake.table.snapshot import Snapshot, open_head, store_errors
 
@@ -87,27 +87,10 @@ def compact(
 
     Parameters
     ----------
-    target_rows : int
-        Rows that a fragment should have.
-    deleted : float
-        Share of deleted rows from which on a fragment is rewritten.
-    memory_bytes : int
-        Memory of each worker for the batches in flight.
-    executor : str or Executor
-        Where fragments are rewritten: ``"local"``, ``"ray"``, ``"spark"``.
-    job_id : str, optional
-        Names the pin that keeps the version that is read, so that the same job takes it over when it comes again.
-    on_event : callable, optional
-        Gets progress events; by default a live view is drawn on a terminal.
-
-    Raises
-    ------
-    InvalidInput
-        A number that makes no sense.
-    NotSupported
-        A branch that has indexes.
-    Conflict
-        Other writers changed fragments again and again while they were rewritten; the others are compacted.
+    location : Location
+    branch : str or None
+    target_rows, deleted, memory_bytes, executor, job_id, on_event
+        As `lake.Table.compact` takes them; it names what is raised, too.
     """
     if target_rows < 1 or not 0 <= deleted <= 1 or memory_bytes < 1:
         raise InvalidInput(
@@ -130,7 +113,7 @@ def compact(
             done = work.round(done)
             if done.conflicts == before:
                 return replace(done, seconds=time.monotonic() - started)
-    theirs = _theirs(location, branch, begun)
+    theirs = latest_verb(location, branch, begun, lambda properties: VERB not in properties)  # Lance commits for us
     raise Conflict(
         f"compact on {location.uri}: others changed what was being rewritten, {_ATTEMPTS} times, last by {theirs}; "
         f"{done.fragments_removed} fragments are compacted; try again when they are quieter",
@@ -178,7 +161,7 @@ class _Compaction:
         sizes = [task.bytes for task in tasks]
         stage = Stage("rewrite", tasks, min(self.memory_bytes, 2 * max(sizes)))
         waiting: list[str] = []
-        # Where row ids do not stay, a commit writes all indexes anew; otherwise those of its kind that hold addresses.
+        # A commit writes indexes anew: where row ids do not stay all of them, and otherwise those that hold addresses.
         pause = _COMMIT_SECONDS if snapshot.dataset.has_stable_row_ids else float("inf")
         since = time.monotonic()
         with (
@@ -212,14 +195,6 @@ class _Compaction:
             files_added=done.files_added + made.metrics.files_added,
             commits=done.commits + 1,
         )
-
-
-def _theirs(location: Location, branch: str | None, since: int) -> str:
-    """Say what others have committed last."""
-    for version, properties in transactions(open_head(location, branch), since):
-        if VERB in properties:
-            return f"{properties[VERB]} at version {version}"
-    return "another compaction, or a writer outside the lake"
 
 
 def _batch_rows(head: lance.LanceDataset, memory_bytes: int) -> int:

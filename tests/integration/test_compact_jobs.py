@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -68,10 +68,18 @@ def searched(table: lake.Table) -> None:
             assert table.search(where=f"id = {row}", columns=["id"]).to_pylist() == [{"id": row}]
 
 
-@pytest.mark.parametrize("executor", [Wide(4), LocalExecutor(2)], ids=["here", "processes"])
+@pytest.fixture(params=["here", "processes"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Wide | LocalExecutor]:
+    if request.param == "here":
+        yield Wide(4)
+    else:
+        with LocalExecutor(2) as processes:
+            yield processes
+
+
 @pytest.mark.parametrize("often", [False, True])
 def test_rows_ids_and_indexes_stay(
-    table: lake.Table, monkeypatch: pytest.MonkeyPatch, executor: LocalExecutor, often: bool
+    table: lake.Table, monkeypatch: pytest.MonkeyPatch, executor: Wide | LocalExecutor, often: bool
 ) -> None:
     if often:
         monkeypatch.setattr(compact, "_COMMIT_SECONDS", 0.0)
