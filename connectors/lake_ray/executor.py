@@ -16,6 +16,7 @@ from lake.run.events import Callback, ignore
 from lake.run.task import R, Stage, TaskResult
 from lake.run.threads import limited
 
+_SOON = 0.5  # seconds, for tasks that nobody waits for to end of themselves
 _PATIENCE = 10.0  # seconds, for tasks that were cancelled to end
 
 
@@ -164,8 +165,15 @@ def _outcome(reference: ray.ObjectRef) -> Outcome[Any]:
 
 
 def _cancel(running: list[ray.ObjectRef]) -> None:
-    """End tasks, busy ones too, and wait until they have ended."""
-    for reference in running:
-        ray.cancel(reference, force=True)
+    """End tasks, busy ones too, and wait until they have ended.
+
+    To cancel a task that is just ending is dangerous: Ray may end this process (a failed check of its own, "Tried to
+    complete task that was not pending"), or kill the worker when that has begun a task of somebody else. So those that
+    end soon are let end, and only the others are cancelled.
+    """
     if running:
-        ray.wait(running, num_returns=len(running), timeout=_PATIENCE)
+        _, busy = ray.wait(running, num_returns=len(running), timeout=_SOON)
+        for reference in busy:
+            ray.cancel(reference, force=True)
+        if busy:
+            ray.wait(busy, num_returns=len(busy), timeout=_PATIENCE)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import ray
 
@@ -72,6 +73,30 @@ def test_memory_is_asked_of_the_machine(on_ray: RayCluster, tmp_path: Path) -> N
     assert len(list(RayExecutor().run(Stage("s", tasks, memory_bytes=whole)))) == 3
     began = sorted(path.stat().st_mtime for path in tmp_path.glob("*.run"))
     assert min(np.diff(began)) >= 0.3, "each began after another had ended"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 600.0])
+def test_closing_cancels_only_tasks_that_go_on(
+    on_ray: RayCluster, tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends the driver, or a task of somebody else, at times when a task is cancelled that is just ending."""
+    cancelled: list[ray.ObjectRef] = []
+    cancel = ray.cancel
+
+    def note(reference: ray.ObjectRef, *, force: bool) -> None:
+        cancelled.append(reference)
+        cancel(reference, force=force)
+
+    monkeypatch.setattr(ray, "cancel", note)
+    tasks = [Scripted("first", str(tmp_path), after=2), Scripted("busy", str(tmp_path), seconds=seconds)]
+    results = RayExecutor().run(Stage("s", tasks))
+    assert next(results).key == "first"
+    results.close()
+    assert len(cancelled) == (seconds > 60)
+    [busy] = tmp_path.glob("busy.*.run")
+    deadline = time.monotonic() + 60
+    while cancelled and psutil.pid_exists(int(busy.read_text())):
+        assert time.monotonic() < deadline
 
 
 def test_workers_that_cannot_import_the_task_say_so(on_ray: RayCluster, tmp_path: Path) -> None:
