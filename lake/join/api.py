@@ -92,7 +92,8 @@ def knn_join(
         Leave each row itself out; by default if both sides are the same table.
     recall : float
         The share of the true neighbours to find, 0.95 by default; 1.0 compares every pair. A sample whose exact
-        neighbours are found tells how many partitions that takes, and the report tells what was measured.
+        neighbours are found tells how many partitions that takes: so many that it is reached five times of six, by
+        what the sample's size leaves open. The report tells what was measured.
     nprobe : int, optional
         Partitions that each row looks into, instead of `recall`.
     into : str, optional

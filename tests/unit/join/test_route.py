@@ -35,6 +35,17 @@ def test_recall_is_the_share_that_so_many_probes_find() -> None:
     assert (many.reach(0.8).probes, many.reach(0.9).probes) == (2, 5)
 
 
+@pytest.mark.parametrize("target", [0.8, 0.95])
+def test_what_a_sample_chooses_is_enough_for_all_rows(target: float) -> None:
+    rng = np.random.default_rng(7)
+    hard = rng.lognormal(1.0, 1.0, (20_000, 1))
+    probes = (1 + rng.exponential(hard, (20_000, 10))).astype(np.int32)  # some rows are harder than others
+    fewest = next(count for count in range(1, 1000) if (probes <= count).mean() >= target)
+    chosen = [Curve(probes[rng.choice(20_000, 256, replace=False)], 1000).reach(target).probes for _ in range(300)]
+    assert np.mean([(probes <= count).mean() >= target for count in chosen]) > 0.75
+    assert np.mean(chosen) < 1.3 * fewest
+
+
 def test_the_truth_is_the_best_of_what_tasks_found() -> None:
     centroids = np.array([[0.0], [10.0], [20.0]], np.float32)
     queries = np.array([[1.0], [19.0]], np.float32)
