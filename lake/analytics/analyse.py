@@ -9,25 +9,15 @@ from typing import Any, TypeVar
 
 from lake.analytics.neighbours import Analysis, How
 from lake.analytics.told import NeighbourReport
-from lake.errors import InvalidInput, LakeError, NotFound
+from lake.errors import InvalidInput, LakeError
 from lake.index.jobs import job_folder
 from lake.join.api import HasSnapshot
-from lake.join.folder import ASKED, REPORT, JobFolder
+from lake.join.folder import ASKED, REPORT, JobFolder, is_there
 from lake.run.task import job_name
-from lake.storage import Location
-from lake.table.snapshot import Snapshot, open_head
+from lake.table.snapshot import Snapshot
 
 R = TypeVar("R", bound=NeighbourReport)
 Tables = HasSnapshot | Snapshot
-
-
-def _is_there(table: Location) -> bool:
-    """Tell whether what a job made is still there; if it was dropped, the job makes it again."""
-    try:
-        open_head(table)
-    except NotFound:
-        return False
-    return True
 
 
 def analyse(
@@ -52,7 +42,7 @@ def analyse(
     asked = {**asked, "k": how.k, "column": how.column, "metric": how.metric, "recall": how.recall, "into": into}
     work = Analysis(kept, asked, kept.begun(asked, snapshots), how, into)
     told = kept.report()
-    if told is not None and _is_there(work.place):
+    if told is not None and is_there(work.place):
         kept.clear(ASKED, REPORT)  # of a driver that died between its report and its end
         return replace(report(**told), seconds=time.monotonic() - started, repeated=True)
     try:

@@ -16,6 +16,7 @@ from lake.analytics.stages import batch_rows, draw
 from lake.errors import InvalidInput
 from lake.index.kmeans import Floats, sample_points
 from lake.join import knn
+from lake.join.clusters import CLUSTERED
 from lake.join.folder import JobFolder
 from lake.join.plan import BASE_BYTES, too_little
 from lake.join.side import Side
@@ -71,7 +72,7 @@ class Asked:
         metric = self.metric or (side.vectors.embedding.metric if side.vectors.embedding else "l2")
         if metric not in METRICS:
             raise InvalidInput(f"metric={metric!r}: give one of {', '.join(METRICS)}")
-        label = Column(self.into_column, pa.int32(), derivation=Derivation((side.column,), "lake.cluster", "1"))
+        label = Column(self.into_column, pa.int32(), derivation=Derivation((side.column,), CLUSTERED, "1"))
         check_fill(snapshot.schema, snapshot.dataset, label)
         if fragment:
             check_arrange(snapshot)

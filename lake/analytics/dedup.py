@@ -89,8 +89,9 @@ def dedup(
     job = job_name("dedup", job_id)
     work = Work.of(job, snapshot, Asked(within, k, column, where, keep, metric, recall, into))
     search = Search(within, k, metric, recall, memory, abreast(executor), job, work.folder, executor, on_event)
-    report = work.report()
-    deletes = delete and not dry_run and (report is None or report.deleted is None)
+    known = work.report()
+    deletes = delete and not dry_run and (known is None or known.deleted is None)
+    report = known if work.written else None
     if report is not None and not deletes:
         return replace(report, seconds=time.monotonic() - started, repeated=True)
     if report is None:
@@ -100,6 +101,8 @@ def dedup(
             if job_id is None:  # nobody can go on with it
                 work.clear(all_of_it=True, deleted=False)
             raise
+        if known is not None:  # its table of groups was dropped, and is made again
+            report = replace(report, deleted=known.deleted, spared=known.spared, deleted_version=known.deleted_version)
         work.finish(report)
     if deletes:
         report = replace(work.delete(report), seconds=time.monotonic() - started)

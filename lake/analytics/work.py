@@ -21,7 +21,7 @@ from lake.analytics.report import DedupReport
 from lake.errors import InvalidInput
 from lake.index.jobs import job_folder
 from lake.join import knn
-from lake.join.folder import ASKED, REPORT, JobFolder
+from lake.join.folder import ASKED, REPORT, JobFolder, is_there
 from lake.join.runs import load, save
 from lake.storage import Location, table_name
 from lake.table import pins
@@ -87,6 +87,11 @@ class Work:
         told = self.kept.report()
         return None if told is None else DedupReport(**told)
 
+    @property
+    def written(self) -> bool:
+        """Whether the table of groups is there, if one was asked for."""
+        return self.asked.into is None or is_there(self._place(self.asked.into))
+
     def finish(self, report: DedupReport) -> None:
         """Keep a report."""
         self.kept.finish(report.to_dict())
@@ -151,6 +156,8 @@ class Work:
         target = None
         if asked.into is not None:
             schema = grouping.table_schema(snapshot)
-            place = snapshot.location.lake.join(f"{table_name(asked.into)}.lance")
-            target = begin(place, None, "create", schema, commit_id=self.kept.job)
+            target = begin(self._place(asked.into), None, "create", schema, commit_id=self.kept.job)
         return side, replace(search, metric=plan.metric), target
+
+    def _place(self, into: str) -> Location:
+        return self.snapshot.location.lake.join(f"{table_name(into)}.lance")

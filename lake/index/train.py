@@ -12,7 +12,7 @@ from lance.lance import indices as native
 from numpy.typing import NDArray
 
 from lake.errors import InvalidInput
-from lake.index.kmeans import BUDGET_FLOP, Floats, kmeans, sample_points
+from lake.index.kmeans import BUDGET_FLOP, kmeans, sample_points
 from lake.index.locality import order
 from lake.index.model import Model, matrix_of
 from lake.index.spec import IndexSpec
@@ -68,24 +68,23 @@ def _train_ivf(dataset: lance.LanceDataset, spec: IndexSpec, dimension: int, flo
     if not len(points):
         raise InvalidInput(f"index {spec.name!r}: column {spec.column!r} holds no vector to learn from")
     partitions = min(partitions, len(points))
-    length = _common_length(spec, points)
+    # Not where residuals to the centroids are quantised: means keep those short.
+    means = spec.traits.residuals and spec.metric != "dot"
+    length = None if means else common_length(spec.metric, np.sqrt(np.einsum("nd,nd->n", points, points)))
     found = kmeans(points, partitions, rng, spherical=length is not None, flop=flop) * np.float32(length or 1)
     return found[order(found)]
 
 
-def _common_length(spec: IndexSpec, points: Floats) -> float | None:
+def common_length(metric: str | None, lengths: NDArray[np.floating[Any]]) -> float | None:
     """Return the length of the centroids where angles are what to cluster by, else None.
 
-    Under dot always, for else long vectors draw all queries to a few partitions. Under the others if the
-    vectors are of one length, but not where residuals to the centroids are quantised: means keep those short.
+    Under dot always, for else long vectors draw all queries to a few partitions. Under the others if the vectors are
+    of one length.
     """
-    if spec.metric == "dot":
+    if metric == "dot":
         return 1.0
-    lengths = np.sqrt(np.einsum("nd,nd->n", points, points))
     mean = float(lengths.mean())
-    if spec.traits.residuals or np.ptp(lengths) > _EQUAL * mean:
-        return None
-    return mean
+    return None if np.ptp(lengths) > _EQUAL * mean else mean
 
 
 def _train_hamming(dataset: lance.LanceDataset, spec: IndexSpec) -> NDArray[Any]:

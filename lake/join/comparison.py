@@ -12,7 +12,7 @@ from lance.fragment import FragmentMetadata
 
 from lake.join.conditions import Conditions
 from lake.join.partitions import Partitions
-from lake.join.runs import Run
+from lake.join.runs import Ordered
 from lake.join.side import Side, Span
 from lake.join.sort import Centroids
 from lake.nearest.kernel import Ids
@@ -38,7 +38,7 @@ class Comparison:
         What tasks leave for each other.
     centroids : Centroids or None
         Of partitions; ``None`` where every row meets every row.
-    runs : tuple of Run
+    runs : tuple of Ordered
     probes : int
         How many partitions each row of the left side looks into.
     sample : tuple of int
@@ -54,9 +54,14 @@ class Comparison:
     target: PartedWrite
     folder: Location
     centroids: Centroids | None = None
-    runs: tuple[Run, ...] = ()
+    runs: tuple[Ordered, ...] = ()
     probes: int = 0
     sample: tuple[int, ...] = ()
+
+    @property
+    def ranges(self) -> int:
+        """Ranges of the ids that count, those of several runs once."""
+        return sum({run.live: run.ranges for run in self.runs}.values())
 
     def partitions(self) -> Partitions:
         """Open the partitions of the right side."""

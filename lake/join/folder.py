@@ -10,10 +10,19 @@ from typing import Any
 
 from lake.errors import InvalidInput, NotFound
 from lake.storage import Files, Location
-from lake.table.snapshot import Snapshot
+from lake.table.snapshot import Snapshot, open_head
 
 ASKED = "asked.json"
 REPORT = "report.json"
+
+
+def is_there(table: Location) -> bool:
+    """Tell whether what a job made is still there; if it was dropped, the job makes it again."""
+    try:
+        open_head(table)
+    except NotFound:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

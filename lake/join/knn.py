@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from lake.errors import InvalidInput
 from lake.join.conditions import Condition, parse
-from lake.join.plan import Plan, check, choose
+from lake.join.plan import Plan, check
 from lake.join.report import Forecast, JoinReport
 from lake.join.run import run
 from lake.join.side import ROW_ID, Side, named
+from lake.join.source import choose
 from lake.join.work import Work
 from lake.nearest.device import kernel
 from lake.run import Callback, Executor, listening

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lake.index.kmeans import unit
 from lake.join.living import among
-from lake.join.runs import Run, RunReader, load
+from lake.join.runs import Ordered, load
 from lake.nearest.kernel import Floats, Ids
 from lake.storage import Location
 
@@ -53,7 +53,7 @@ class Partitions:
 
     Parameters
     ----------
-    runs : sequence of Run
+    runs : sequence of Ordered
     folder : Location
         The job's, where it is noted which rows are live.
     normalise : bool
@@ -65,10 +65,12 @@ class Partitions:
         Of vectors, so far.
     """
 
-    def __init__(self, runs: Sequence[Run], folder: Location, *, normalise: bool) -> None:
+    def __init__(self, runs: Sequence[Ordered], folder: Location, *, normalise: bool) -> None:
         self._normalise = normalise
-        self._runs = [RunReader(run) for run in runs]
-        self._live = [None if run.live is None else load(folder, run.live) for run in runs]
+        self._runs = [run.open() for run in runs]
+        live = {name: load(folder, name) for name in {run.live for run in runs} if name is not None}
+        self._live = [None if run.live is None else live[run.live] for run in runs]
+        self._starts = [np.cumsum(run.lengths) - run.lengths for run in self._runs]
         self._dimension = self._runs[0].dimension
         self.read_bytes = 0
 
@@ -117,6 +119,7 @@ class Partitions:
 
     def _load(self, group: NDArray[np.int64], piece: int, pieces: int) -> Group:
         parts = [self._part(at, group, piece, pieces) for at in range(len(self._runs))]
+        parts = [part for part in parts if len(part.ids)] or parts[:1]
         if len(parts) == 1:
             return parts[0]
         homes = np.concatenate([part.homes for part in parts])
@@ -136,9 +139,11 @@ class Partitions:
         homes = np.repeat(group, lengths)[first:last]
         if not len(homes):
             return Group(homes, np.empty(0, np.int64), np.empty((0, self._dimension), np.float32))
-        ids, vectors = run.read(run.start(group[0]) + first, len(homes))
+        ids, vectors = run.read(int(self._starts[at][group[0]]) + first, len(homes))
         self.read_bytes += vectors.nbytes
-        if (live := self._live[at]) is not None and not (kept := among(live, ids)).all():
+        live = self._live[at]
+        kept = ids >= 0 if live is None else among(live, ids)
+        if not kept.all():
             homes, ids, vectors = homes[kept], ids[kept], vectors[kept]
         return Group(homes, ids, unit(vectors) if self._normalise else vectors)
 

@@ -8,20 +8,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lake.errors import InvalidInput, MemoryExceeded
-from lake.index.segments import BuiltIndex, built_indexes, segment_folder
-from lake.index.vectors import estimate
-from lake.join.runs import partitions_of
 from lake.join.side import Side
+from lake.join.source import Source, visited
 from lake.nearest.kernel import METRICS
-from lake.storage import Location
 
 MOST_NEIGHBOURS = 1000
 TRAINING_FLOP = 150e9  # a fraction of what an index is given: centroids of a join are used once
 BASE_BYTES = 460 << 20  # the interpreter, its libraries and compiler, and what Lance holds while it reads and writes
 _LEAST_ROWS = 256
 _UNBROKEN = 8  # rows of a range of ids that live, about, until they are counted
-_FEW = 512  # fewer rows than this cost less than finding out how many partitions they need
-_FLAT = "IVF_FLAT"
 _PROBES = 64  # what is reckoned with until a sample has told how many it takes
 _REGIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SPREAD = 1.1  # regions more that a row looks into when they are halved, measured on text embeddings
@@ -30,34 +25,6 @@ _SPREAD = 1.1  # regions more that a row looks into when they are halved, measur
 # of this machine, and reckoned for stores from which each worker gets some 300 MB a second.
 _PAIRS, _PAIRS_AFAR = 120, 800
 _SENT, _SENT_AFAR = 10, 5
-# Of the rows visited for a recall of 0.95, measured on text embeddings: 5.7% of 512 partitions, 1.3% of 4,096.
-_VISITED: float = 5.4
-_FALLOFF: float = -0.73
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the partitions of the right side come from.
-
-    Parameters
-    ----------
-    how : {"all", "index", "sort"}
-        Every row meets every row; the segments of a built index, and the rows that it does not cover are sorted;
-        all rows are sorted by the job.
-    partitions : int
-    index : BuiltIndex or None
-        Whose segments, or at least centroids, are used.
-    loose : mapping of int to int
-        Rows to be sorted, by fragment.
-    why : str
-        For people.
-    """
-
-    how: str
-    partitions: int = 0
-    index: BuiltIndex | None = None
-    loose: Mapping[int, int] = field(default_factory=dict, hash=False)
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +94,7 @@ class Plan:
             return 1.0
         if self.probes is not None:
             return min(1.0, self.probes / self.source.partitions)
-        return min(1.0, _VISITED * float(self.source.partitions**_FALLOFF))
+        return visited(self.source.partitions)
 
     @property
     def flop(self) -> float:
@@ -187,7 +154,7 @@ class Plan:
     @property
     def here(self) -> bool:
         """Whether partitions are files of this machine: of the right side, or left by the job beside the left one."""
-        side = self.right if self.source.how in {"index", "all"} else self.left
+        side = self.left if self.source.how == "sort" else self.right
         return side.snapshot.location.scheme == "file"
 
     @property
@@ -226,7 +193,8 @@ class Plan:
         left, right = self.rows
         checks = 8 * (self.conditions + 1) * (left + right) if self.conditions else 0
         ranges = right // _UNBROKEN if self.ranges is None else self.ranges
-        fixed = BASE_BYTES + centroids + checks + (16 * ranges if self.source.how == "index" else 0)
+        filtered = self.source.how == "index" or (self.source.how == "clusters" and self.right.where)
+        fixed = BASE_BYTES + centroids + checks + (16 * ranges if filtered else 0)
         room = self.memory - fixed
         if room < _LEAST_ROWS * row_bytes:
             least = fixed + _LEAST_ROWS * row_bytes
@@ -275,75 +243,3 @@ def _check_numbers(k: int, metric: str, recall: float | None, probes: int | None
         raise InvalidInput(f"recall={recall!r}: give a share above 0, and 1.0 for the exact join")
     if probes is not None and probes < 1:
         raise InvalidInput(f"nprobe={probes}: give 1 or more")
-
-
-def choose(
-    left_rows: int, right: Side, right_rows: Mapping[int, int], metric: str, recall: float | None, *, given: int | None
-) -> Source:
-    """Choose where the partitions of the right side come from.
-
-    Parameters
-    ----------
-    recall : float or None
-        1 asks for the exact join.
-    given : int or None
-        The number of probes, if the caller gave one.
-    """
-    rows = sum(right_rows.values())
-    if recall == 1:
-        return Source("all", why="recall=1.0: every row meets every row")
-    if not rows or not left_rows:
-        return Source("all", why="one side has no rows")
-    indexes = [
-        i for i in built_indexes(right.snapshot.dataset).values() if i.column == right.column and i.metric == metric
-    ]
-    # To estimate takes as long as to read many an index's centroids; an index whose rows are gone is merely read.
-    if not indexes and not estimate(right.snapshot.dataset, right.column):
-        return Source("all", why="one side has no vectors")
-    if given is None and (left_rows <= _FEW or rows <= _FEW):
-        return Source("all", why="so few rows that partitions would not pay")
-    for index in indexes:
-        if index.kind == _FLAT and _of_one_model(right, index):
-            loose = uncovered(index, right_rows)
-            partitions = len(right.snapshot.dataset.get_ivf_model(index.name).centroids)
-            why = f"index {index.name} holds the vectors in the order of its partitions"
-            if loose:
-                why += f"; {sum(loose.values()):,} rows that it does not cover are sorted"
-            return Source("index", partitions, index, loose, why)
-    for index in indexes:
-        partitions = len(right.snapshot.dataset.get_ivf_model(index.name).centroids)
-        why = f"index {index.name} ({index.kind}) holds no vectors: its centroids are used, the rows are sorted"
-        return Source("sort", partitions, index, right_rows, why)
-    partitions = best_partitions(left_rows, rows)
-    return Source(
-        "sort", partitions, None, right_rows, f"no index of {right.column!r} under {metric}: the rows are sorted"
-    )
-
-
-def uncovered(index: BuiltIndex, rows: Mapping[int, int]) -> dict[int, int]:
-    """Find the fragments that no segment of an index covers."""
-    covered = {fragment for segment in index.segments for fragment in segment.fragments}
-    return {fragment: held for fragment, held in rows.items() if fragment not in covered}
-
-
-def _of_one_model(right: Side, index: BuiltIndex) -> bool:
-    """Tell whether all segments have as many partitions: others than the lake may train each segment by itself."""
-    files = [segment_file(right, segment.id) for segment in index.segments]
-    return len({partitions_of(file) for file in files}) == 1
-
-
-def segment_file(right: Side, uuid: str) -> Location:
-    """Find the file of a segment that holds row ids and vectors."""
-    described = right.snapshot.dataset.describe_indices()
-    base = next((s.base_id for d in described for s in d.segments if str(s.uuid) == uuid), None)
-    return segment_folder(right.snapshot, uuid, base).join("auxiliary.idx")
-
-
-def best_partitions(left: int, right: int) -> int:
-    """Choose how many partitions cost least: each row of both sides is compared with all of their centroids."""
-    counts = np.logspace(4, 16, 13, base=2.0)
-    counts = counts[counts <= max(16, right / 64)]
-    visited = np.minimum(1, _VISITED * counts**_FALLOFF)
-    training = 64 * 4 * counts * counts
-    cost = (left + right) * counts + left * right * visited + training
-    return int(counts[np.argmin(cost)])

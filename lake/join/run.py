@@ -42,11 +42,11 @@ def run(work: Work) -> JoinReport:
         recall = None
         if plan.source.how != "all":
             with lap(seconds, "partitions"):
-                centroids = find_centroids(work)
+                centroids = find_centroids(work, workers)
                 what = replace(what, centroids=centroids, runs=find_runs(work, centroids, workers))
             what, recall = _probes(work, what, workers, seconds)
         with lap(seconds, "join"):
-            cut = Cut(**work.keep("cut.json", **asdict(plan.cut(what.probes, sum(each.ranges for each in what.runs)))))
+            cut = Cut(**work.keep("cut.json", **asdict(plan.cut(what.probes, what.ranges))))
             others: list[TaskResult[Done]] = []
             if cut.regions == 1:
                 joined = by_blocks(work, what, cut, workers)

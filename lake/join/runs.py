@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,43 @@ _WRITTEN = 4096  # rows at a time
 _IDS = 1 << 16  # likewise
 
 
+class Reader(Protocol):
+    """Reads rows in the order of their partitions: for one thread.
+
+    Attributes
+    ----------
+    lengths : int64, shape (partitions,)
+        Rows of each partition.
+    dimension : int
+        Of the vectors.
+    """
+
+    lengths: NDArray[np.int64]
+    dimension: int
+
+    @property
+    def in_place(self) -> bool:
+        """Whether vectors are read where they lie."""
+
+    def read(self, first: int, count: int) -> tuple[Ids, Floats]:
+        """Read so many rows; the id is -1 of one that has no vector."""
+
+
+class Ordered(Protocol):
+    """Rows in the order of their partitions, wherever they lie: plain values, which tasks open."""
+
+    @property
+    def live(self) -> str | None:
+        """A file in the job's folder that tells the ids of the rows that count, all if none; `lake.join.living`."""
+
+    @property
+    def ranges(self) -> int:
+        """As so many."""
+
+    def open(self) -> Reader:
+        """Open them."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One file of rows in the order of their partitions.
@@ -30,17 +67,18 @@ class Run:
     file : Location
     column : str
         The vectors; beside them stands ``_rowid``.
-    live : str or None
-        A file in the job's folder that tells the ids of the rows that count; all do if ``None``. See
-        `lake.join.living`.
-    ranges : int
-        As so many.
+    live, ranges
+        See `Ordered`.
     """
 
     file: Location
     column: str
     live: str | None = None
     ranges: int = 0
+
+    def open(self) -> Reader:
+        """Open the file."""
+        return RunReader(self)
 
 
 def save(folder: Location, name: str, array: NDArray[Any]) -> None:
@@ -93,7 +131,6 @@ class RunReader:
         described = self._reader.metadata()
         self.lengths = lengths_of(self._reader, described, run.file)
         self.dimension = int(described.schema.field(run.column).type.list_size)
-        self._starts = np.cumsum(self.lengths) - self.lengths
         self._place = InPlace.find(run.file, described, run.column)
         if self._place:
             self._reader = _reader(run.file, ["_rowid"])
@@ -104,10 +141,6 @@ class RunReader:
     def in_place(self) -> bool:
         """Whether vectors are read where they lie."""
         return self._place is not None
-
-    def start(self, partition: int) -> int:
-        """Tell where a partition begins."""
-        return int(self._starts[partition])
 
     def read(self, first: int, count: int) -> tuple[Ids, Floats]:
         """Read so many rows."""

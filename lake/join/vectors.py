@@ -47,22 +47,22 @@ def vectors(
     InvalidInput
         A vector is not legal; see `Side.matrix`.
     """
-    place = _place(side, span[0])
-    if place is None:
+    found_at = place(side, span[0])
+    if found_at is None:
         for batch in side.read(span, list(dict.fromkeys([side.column, *columns])), batch_rows):
             yield batch.select([*columns, "_rowid"]), *side.matrix(batch.column(side.column), metric)
         return
     first, rooms = span[1], Rooms()
     for batch in side.read(span, columns, batch_rows):
-        found = rooms.empty((batch.num_rows, place.dimension), np.float32)
-        place.read(first, found)
+        found = rooms.empty((batch.num_rows, found_at.dimension), np.float32)
+        found_at.read(first, found)
         first += batch.num_rows
         yield batch, side.checked(found, metric), np.arange(batch.num_rows)
         del found  # so that its memory serves the next batch
 
 
-def _place(side: Side, fragment: int) -> InPlace | None:
-    """Find the vectors of a fragment of which all rows count."""
+def place(side: Side, fragment: int) -> InPlace | None:
+    """Find where the vectors of a fragment lie, if all its rows count, and lie on this machine."""
     snapshot = side.snapshot
     described = snapshot.dataset.get_fragment(fragment).metadata
     changed = described.deletion_file is not None or described.overlays

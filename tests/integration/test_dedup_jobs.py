@@ -86,6 +86,22 @@ def test_killed_and_submitted_again(tmp_path: Path, moment: str) -> None:
     assert set(files.names()) == {"tidy/t/asked.json", "tidy/t/report.json"}
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_groups_whose_table_was_dropped_are_written_again(tmp_path: Path, dry_run: bool) -> None:
+    lk = lake.connect(tmp_path)
+    table, rows = make(lk, "t", planted(300, 8))
+    asked = {**ASKED, "dry_run": dry_run}
+    first = table.dedup(**asked)
+    lk.drop_table("groups")
+    again = table.dedup(**asked)
+    assert not again.repeated
+    assert (again.duplicates, again.deleted, again.version) == (first.duplicates, first.deleted, first.version)
+    assert same(told(lk["groups"].to_arrow()), plain.groups(list(rows.values()), WITHIN, "l2"))
+    done = table.dedup(**ASKED)
+    assert (done.deleted, done.repeated) == (first.duplicates, not dry_run)
+    assert len(table) == 300 - first.duplicates
+
+
 def conf(place: Path) -> Path:
     path = place / "dedup.yaml"
     job = {"job": "dedup", "lake": str(place), "table": "t", "within": WITHIN, "keep": "time desc", "into": "groups"}

@@ -17,9 +17,10 @@ import lake
 from lake.errors import CorruptTable, StorageError
 from lake.join import inplace
 from lake.join.inplace import InPlace
-from lake.join.plan import Plan, segment_file
+from lake.join.plan import Plan
 from lake.join.runs import Run, RunReader, write_run
 from lake.join.side import Side
+from lake.join.source import segment_file
 from lake.run import LocalExecutor
 from lake.storage import Location
 
