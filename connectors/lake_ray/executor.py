@@ -169,10 +169,10 @@ def _cancel(running: list[ray.ObjectRef]) -> None:
 
     To cancel a task that is just ending is dangerous: Ray may end this process (a failed check of its own, "Tried to
     complete task that was not pending"), or kill the worker when that has begun a task of somebody else. So those that
-    end soon are let end, and only the others are cancelled.
+    end soon are let end, and only the others are cancelled, of which hardly one ends at that very moment.
     """
     if running:
-        _, busy = ray.wait(running, num_returns=len(running), timeout=_SOON)
+        _, busy = ray.wait(running, num_returns=len(running), timeout=_SOON, fetch_local=False)
         for reference in busy:
             ray.cancel(reference, force=True)
         if busy:

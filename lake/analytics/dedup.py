@@ -91,7 +91,7 @@ def dedup(
     search = Search(within, k, metric, recall, memory, abreast(executor), job, work.folder, executor, on_event)
     known = work.report()
     deletes = delete and not dry_run and (known is None or known.deleted is None)
-    report = known if work.written else None
+    report = known if known is not None and work.written else None
     if report is not None and not deletes:
         return replace(report, seconds=time.monotonic() - started, repeated=True)
     if report is None:

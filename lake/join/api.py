@@ -92,8 +92,9 @@ def knn_join(
         Leave each row itself out; by default if both sides are the same table.
     recall : float
         The share of the true neighbours to find, 0.95 by default; 1.0 compares every pair. A sample whose exact
-        neighbours are found tells how many partitions that takes: so many that it is reached five times of six, by
-        what the sample's size leaves open. The report tells what was measured.
+        neighbours are found tells how many partitions that takes, a standard error of the sample to spare, so that
+        all rows rarely reach less. The report tells what was measured. Shares very close to 1 are beyond what a
+        sample can tell.
     nprobe : int, optional
         Partitions that each row looks into, instead of `recall`.
     into : str, optional

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ class Clusters:
     column: str
     fragments: Mapping[int, Counts]
 
-    @property
+    @cached_property
     def labels(self) -> NDArray[np.int64]:
         """The label of each partition: those that have rows."""
         return np.unique(np.concatenate([labels for labels, _ in self.fragments.values()]))
@@ -42,6 +43,17 @@ class Clusters:
     def rows(self) -> int:
         """Rows that have a cluster."""
         return sum(int(counts.sum()) for _, counts in self.fragments.values())
+
+    @property
+    def even(self) -> float:
+        """So many clusters of one size would take as many comparisons: fewer than there are."""
+        sizes = np.sum([self.lengths(fragment) for fragment in self.fragments], axis=0).astype(np.float64)
+        return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes to know where each partition begins in each fragment, and how long it is."""
+        return 16 * len(self.labels) * len(self.fragments)
 
     def lengths(self, fragment: int) -> NDArray[np.int64]:
         """Count the rows of each partition in a fragment."""
@@ -52,11 +64,13 @@ class Clusters:
 def find_clusters(right: Side) -> Clusters | None:
     """Find the column of clusters in whose order most rows lie, if there is one."""
     whole = replace(right, where=None)
+    made = {field.name(): field.id() for field in right.snapshot.dataset.lance_schema.fields()}
     columns = [
         column.name
         for column in right.snapshot.schema.columns
         if column.derivation is not None
         and (column.derivation.function, column.derivation.inputs) == (CLUSTERED, (right.column,))
+        and made[column.name] > made[right.column]  # or the vectors were dropped since, and others have their name
     ]
     found = [Clusters(column, _in_order(whole, column)) for column in columns]
     return max((each for each in found if each.rows), key=lambda each: each.rows, default=None)

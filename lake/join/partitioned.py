@@ -67,7 +67,7 @@ def find_runs(work: Work, centroids: Centroids, workers: Executor) -> tuple[Orde
 def _arranged(work: Work, clusters: Clusters, live: str | None, ranges: int) -> list[Arranged]:
     """Note how many rows of each partition lie in each fragment."""
     found, side = [], replace(work.plan.right, where=None)
-    for fragment in clusters.fragments:
+    for fragment in sorted(clusters.fragments.keys() & work.plan.right_rows.keys()):
         name = f"lengths-{fragment}.npy"
         save(work.folder, name, clusters.lengths(fragment))
         found.append(Arranged(side, fragment, work.plan.metric, work.folder, name, live, ranges))

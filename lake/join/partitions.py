@@ -145,6 +145,7 @@ class Partitions:
         kept = ids >= 0 if live is None else among(live, ids)
         if not kept.all():
             homes, ids, vectors = homes[kept], ids[kept], vectors[kept]
+        vectors = run.checked(vectors)
         return Group(homes, ids, unit(vectors) if self._normalise else vectors)
 
 

@@ -62,7 +62,7 @@ class Plan:
     without_value : int
         Rows of the left side in which a column of the conditions is null.
     ranges : int or None
-        Of the ids of indexed rows that are alive and pass the filter, once they are counted; see `lake.join.living`.
+        Of the ids of rows in order that are alive and pass the filter, once they are counted; see `lake.join.living`.
     """
 
     left: Side
@@ -195,6 +195,7 @@ class Plan:
         ranges = right // _UNBROKEN if self.ranges is None else self.ranges
         filtered = self.source.how == "index" or (self.source.how == "clusters" and self.right.where)
         fixed = BASE_BYTES + centroids + checks + (16 * ranges if filtered else 0)
+        fixed += self.source.clusters.held_bytes if self.source.clusters is not None else 0
         room = self.memory - fixed
         if room < _LEAST_ROWS * row_bytes:
             least = fixed + _LEAST_ROWS * row_bytes

@@ -63,7 +63,7 @@ class Recall:
 
     @property
     def likely(self) -> float:
-        """One standard error below what was measured: five times of six the recall of all rows is higher."""
+        """One standard error below what was measured: the recall of all rows is rarely less."""
         return self.measured - (self.measured - self.low) / _Z95
 
     def to_dict(self) -> dict[str, Any]:

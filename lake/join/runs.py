@@ -1,8 +1,12 @@
-"""Files of rows in the order of their partitions: the segments of an IVF_FLAT index, or what a job has sorted."""
+"""Rows in the order of their partitions: files of them, the segments of an IVF_FLAT index or what a job has sorted.
+
+`lake.join.arranged` reads others.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +45,9 @@ class Reader(Protocol):
 
     def read(self, first: int, count: int) -> tuple[Ids, Floats]:
         """Read so many rows; the id is -1 of one that has no vector."""
+
+    def checked(self, vectors: Floats) -> Floats:
+        """Return vectors that take part, if they make sense; see `lake.join.side.Side.checked`."""
 
 
 class Ordered(Protocol):
@@ -110,6 +117,30 @@ def partitions_of(file: Location) -> int:
     return len(lengths_of(reader, reader.metadata(), file))
 
 
+class Window:
+    """Reads ids, those of the next rows with them: each call of a reader takes as long as many rows.
+
+    Parameters
+    ----------
+    read : callable
+        Reads so many from a first one on.
+    rows : int
+        That there are.
+    """
+
+    def __init__(self, read: Callable[[int, int], Ids], rows: int) -> None:
+        self._read, self._rows = read, rows
+        self._ids, self._first = np.empty(0, np.int64), 0  # those read last, and where they begin
+
+    def read(self, first: int, count: int) -> Ids:
+        """Read so many."""
+        at = first - self._first
+        if at < 0 or at + count > len(self._ids):
+            held = min(max(count, _IDS), self._rows - first)
+            self._ids, self._first, at = self._read(first, held), first, 0
+        return self._ids[at : at + count]
+
+
 class RunReader:
     """Reads a run: for one thread, since it keeps ids and memory from one call to the next.
 
@@ -134,8 +165,7 @@ class RunReader:
         self._place = InPlace.find(run.file, described, run.column)
         if self._place:
             self._reader = _reader(run.file, ["_rowid"])
-        self._rows, self._rooms = described.num_rows, Rooms()
-        self._ids, self._first = np.empty(0, np.int64), 0  # those read last, and where they begin
+        self._rooms, self._ids = Rooms(), Window(self._read_ids, described.num_rows)
 
     @property
     def in_place(self) -> bool:
@@ -147,21 +177,21 @@ class RunReader:
         if self._place:
             found = self._rooms.empty((count, self.dimension), np.float32)
             self._place.read(first, found)
-            return self._ids_of(first, count), found
+            return self._ids.read(first, count), found
         table = self._reader.read_range(first, count, batch_size=count).to_table()
         ids: Ids = table["_rowid"].to_numpy().astype(np.int64, copy=False)
         held = table[self._run.column].combine_chunks()
         vectors: Floats = held.flatten().to_numpy().astype(np.float32, copy=False)
         return ids, vectors.reshape(count, self.dimension)
 
-    def _ids_of(self, first: int, count: int) -> Ids:
-        """Read ids alone, those of the next rows with them: each call of the reader takes as long as many rows."""
-        at = first - self._first
-        if at < 0 or at + count > len(self._ids):
-            held = min(max(count, _IDS), self._rows - first)
-            table = self._reader.read_range(first, held, batch_size=held).to_table()
-            self._ids, self._first, at = table["_rowid"].to_numpy().astype(np.int64, copy=False), first, 0
-        return self._ids[at : at + count]
+    def checked(self, vectors: Floats) -> Floats:
+        """Return vectors: they were looked at when they were indexed, or sorted."""
+        return vectors
+
+    def _read_ids(self, first: int, count: int) -> Ids:
+        table = self._reader.read_range(first, count, batch_size=count).to_table()
+        ids: Ids = table["_rowid"].to_numpy().astype(np.int64, copy=False)
+        return ids
 
 
 def _reader(file: Location, columns: list[str] | None) -> LanceFileReader:

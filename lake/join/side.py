@@ -144,10 +144,15 @@ class Side:
         InvalidInput
             NaN or infinity; a zero vector under cosine.
         """
+        vectors, positions = self.unchecked(array)
+        return self.checked(vectors, metric), positions
+
+    def unchecked(self, array: pa.Array) -> tuple[Floats, Ids]:
+        """Turn vectors into a matrix as they are; see `matrix`."""
         positions = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
         values = array.drop_null().flatten() if array.null_count else array.flatten()
         vectors: Floats = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-        return self.checked(vectors.reshape(-1, self.dimension), metric), positions
+        return vectors.reshape(-1, self.dimension), positions
 
     def checked(self, vectors: Floats, metric: str) -> Floats:
         """Return vectors as they are compared: new ones of length one under cosine, and those given otherwise.

@@ -1,4 +1,4 @@
-"""Rows of the right side that no index covers, brought into the order of partitions."""
+"""Rows of the right side that do not lie in the order of partitions, brought into it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lake.index.segments import BuiltIndex, built_indexes, segment_folder
@@ -14,6 +14,7 @@ from lake.storage import Location
 
 _FEW = 512  # fewer rows than this cost less than finding out how many partitions they need
 _FLAT = "IVF_FLAT"
+_HELD_BYTES = 64 << 20  # by each task
 # Of the rows visited for a recall of 0.95, measured on text embeddings: 5.7% of 512 partitions, 1.3% of 4,096.
 _VISITED: float = 5.4
 _FALLOFF: float = -0.73
@@ -72,33 +73,42 @@ def choose(
         return Source("all", why="one side has no vectors")
     if given is None and (left_rows <= _FEW or rows <= _FEW):
         return Source("all", why="so few rows that partitions would not pay")
+    found = _indexed(right, right_rows, indexes)
+    if found is None:
+        why = f"no index of {right.column!r} under {metric}: the rows are sorted"
+        found = Source("sort", best_partitions(left_rows, rows), loose=right_rows, why=why)
+    # To look for clusters takes a scan of their column.
+    in_order = 2 * sum(found.loose.values()) < rows
+    return found if in_order else _clustered(left_rows, right, right_rows, found) or found
+
+
+def _indexed(right: Side, rows: Mapping[int, int], indexes: Sequence[BuiltIndex]) -> Source | None:
+    """Take an index that holds the vectors, or at least the centroids of one that does not."""
     for index in indexes:
         if index.kind == _FLAT and _of_one_model(right, index):
-            loose = uncovered(index, right_rows)
+            loose = uncovered(index, rows)
             why = f"index {index.name} holds the vectors in the order of its partitions"
             if loose:
                 why += f"; {sum(loose.values()):,} rows that it does not cover are sorted"
             return Source("index", _partitions(right, index), index, loose=loose, why=why)
-    if indexes:
-        index = indexes[0]
+    for index in indexes:
         why = f"index {index.name} ({index.kind}) holds no vectors: its centroids are used, the rows are sorted"
-        sort = Source("sort", _partitions(right, index), index, loose=right_rows, why=why)
-    else:
-        why = f"no index of {right.column!r} under {metric}: the rows are sorted"
-        sort = Source("sort", best_partitions(left_rows, rows), loose=right_rows, why=why)
-    return _clustered(left_rows, right, right_rows, sort) or sort
+        return Source("sort", _partitions(right, index), index, loose=rows, why=why)
+    return None
 
 
-def _clustered(left_rows: int, right: Side, right_rows: Mapping[int, int], sort: Source) -> Source | None:
-    """Take a clustered table as it lies, if that is less to compare than to sort it."""
+def _clustered(left_rows: int, right: Side, right_rows: Mapping[int, int], other: Source) -> Source | None:
+    """Take a clustered table as it lies, if that is less to compare than to sort what is not in order otherwise."""
     clusters = find_clusters(right)
-    if clusters is None:
+    if clusters is None or clusters.held_bytes > _HELD_BYTES:
         return None
     rows, partitions = sum(right_rows.values()), len(clusters.labels)
     loose = {fragment: held for fragment, held in right_rows.items() if fragment not in clusters.fragments}
-    training = _training(sort.partitions) if sort.index is None else 0
-    others = comparisons(left_rows, rows, rows, sort.partitions) + training
-    if comparisons(left_rows, sum(loose.values()), rows, partitions) > others:
+    if 2 * (rows - sum(loose.values())) < clusters.rows:  # few pass the filter, and all would be read
+        return None
+    training = _training(other.partitions) if other.index is None else 0
+    others = comparisons(left_rows, sum(other.loose.values()), rows, other.partitions) + training
+    if comparisons(left_rows, sum(loose.values()), rows, partitions, clusters.even) > others:
         return None
     why = f"the rows lie in the order of {clusters.column!r}"
     if loose:
@@ -140,9 +150,15 @@ def _training(partitions: int) -> float:
     return 64.0 * 4 * partitions * partitions
 
 
-def comparisons(left: int, loose: int, right: int, partitions: float) -> float:
-    """Count what is compared: rows of both sides that look for their partition with all centroids, and pairs."""
-    return (left + loose) * partitions + left * right * visited(partitions)
+def comparisons(left: int, loose: int, right: int, partitions: int, even: float | None = None) -> float:
+    """Count what is compared: rows of both sides that look for their partition with all centroids, and pairs.
+
+    Parameters
+    ----------
+    even : float, optional
+        As so many partitions of one size, if they are not of one.
+    """
+    return (left + loose) * partitions + left * right * visited(even or partitions)
 
 
 def visited(partitions: float) -> float:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 import lake
+from lake.join import runs
+from lake.join.arranged import _pieces
 from lake.join.clusters import find_clusters
+from lake.join.inplace import InPlace
 from lake.join.side import Side
 from lake.run import Event, LocalExecutor, TaskDone, TaskSkipped, ignore
 from lake.storage import Location
-from tests.integration.test_knn_join import DIMENSION, check, columns, make
+from tests.integration.test_knn_join import DIMENSION, check, columns, distances, make
 from tests.support.wide import Wide
 
 Rows = dict[int, dict[str, Any]]
@@ -160,6 +164,99 @@ def test_an_index_comes_first(tmp_path: Path) -> None:
     right.create_index("vector", "ivf_flat", partitions=8)
     right.build(executor=LocalExecutor(1))
     assert left.knn_join(right, 2, nprobe=2).report.source.startswith("index")
+    right.cluster(CLUSTERS, arrange=300, executor=LocalExecutor(1), on_event=ignore)
+    source = left.knn_join(right, 2, nprobe=2).report.source
+    assert source.startswith("the rows lie"), "the index covers none of them any more"
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float16()])
+def test_vectors_that_are_read_where_they_lie(tmp_path: Path, metric: str, kind: pa.DataType) -> None:
+    """And half ones, which are not; each of a row's neighbours is another row."""
+    rng, rows, dimension = np.random.default_rng(3), 3000, 64
+    vectors = rng.standard_normal((rows, dimension)).astype(kind.to_pandas_dtype())
+    held = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), kind), dimension)
+    table = lake.connect(tmp_path).create_table("t", pa.table({"id": np.arange(rows), "vector": held}), key="id")
+    table.cluster(30, metric=metric, arrange=1000, executor=LocalExecutor(1), on_event=ignore)
+    with (
+        patch.object(runs, "_IDS", 100),
+        patch.object(InPlace, "read", autospec=True, side_effect=InPlace.read) as read,
+    ):
+        found = table.knn_join(table, 4, metric=metric, nprobe=30, on_event=ignore)
+    assert found.report.source.startswith("the rows lie")
+    assert bool(read.call_count) == (kind == pa.float32())
+    true = distances(vectors, vectors, metric)
+    np.fill_diagonal(true, np.inf)
+    near = found.to_arrow().sort_by([("left_id", "ascending"), ("rank", "ascending")])
+    told = np.array(near["distance"]).reshape(rows, 4)
+    np.testing.assert_allclose(told, np.sort(true, axis=1)[:, :4], atol=1e-4)
+    ids = np.array(near["right_id"]).reshape(rows, 4)
+    np.testing.assert_allclose(told, np.take_along_axis(true, ids, axis=1), atol=1e-4)
+
+
+def test_vectors_that_make_no_sense_matter_only_where_they_take_part(tmp_path: Path) -> None:
+    lk = lake.connect(tmp_path)
+    left, a = make(lk, "left", 700, 1)
+    right, b = make(lk, "right", 1500, 2)
+    b[5] = b[5] | {"vector": np.zeros(DIMENSION, np.float32)}
+    right.merge(columns([b[5]]))
+    right.cluster(CLUSTERS, arrange=300, executor=LocalExecutor(1), on_event=ignore)
+    asked: dict[str, Any] = {"metric": "cosine", "nprobe": CLUSTERS, "on_event": ignore}
+    found = left.knn_join(right, 3, right_where="id <> 5", **asked)
+    assert found.report.source.startswith("the rows lie")
+    del b[5]
+    assert check(found.to_arrow(), list(a.values()), list(b.values()), 3, "cosine") == 1.0
+    with pytest.raises(lake.LakeError, match="zero vector"):
+        left.knn_join(right, 3, **asked)
+
+
+def test_filters_that_leave_little_read_little(tmp_path: Path) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 700, 1)
+    right, _ = arranged(lk, "right", 3000, 2)
+    assert "are sorted" in left.knn_join(right, 2, nprobe=2, right_where="time < 30").report.source
+    found = left.knn_join(right, 2, nprobe=CLUSTERS, right_where=f"cluster < {CLUSTERS * 3 // 4}", on_event=ignore)
+    assert found.report.source.startswith("the rows lie")
+    assert found.report.read_bytes < 4 * DIMENSION * (700 + 3000 * found.report.tasks), "of the last fragments nothing"
+
+
+def test_clusters_of_vectors_that_were_dropped_are_none(tmp_path: Path) -> None:
+    lk = lake.connect(tmp_path)
+    left, _ = make(lk, "left", 700, 1)
+    right, b = arranged(lk, "right", 1500, 2)
+    right.drop_columns(["vector"])
+    right.add_columns({"vector": lake.Column("vector", lake.Embedding(DIMENSION))})
+    right.merge(columns(list(b.values())).select(["id", "vector"]))
+    assert "are sorted" in left.knn_join(right, 2, nprobe=2).report.source
+
+
+def test_a_table_whose_clustered_rows_lost_all_vectors(tmp_path: Path) -> None:
+    lk = lake.connect(tmp_path)
+    left, a = make(lk, "left", 600, 1)
+    right, b = arranged(lk, "right", 1200, 2)
+    none = pa.nulls(1200, pa.list_(pa.float32(), DIMENSION))
+    right.merge(pa.table({"id": list(b), "vector": none}))
+    new = {i: b[i - 5000] | {"id": i} for i in range(5000, 5600)}
+    right.append(columns(list(new.values())))
+    found = left.knn_join(right, 3, nprobe=999, on_event=ignore)
+    assert check(found.to_arrow(), list(a.values()), list(new.values()), 3, "l2") == 1.0
+
+
+@pytest.mark.parametrize("held", [[3, 0, 5], [2000], [10, 3000, 10, 10], [900] * 20, [0, 0, 1]])
+def test_rows_whose_mean_is_a_centroid(held: list[int]) -> None:
+    lengths, seen = np.array(held), {}
+    for partitions, first, counts in _pieces(lengths):
+        assert counts.sum() <= 8192
+        for partition, start, count in zip(partitions, first + np.cumsum(counts) - counts, counts, strict=True):
+            seen[int(partition)] = (int(start), int(count))
+    begins = np.cumsum(lengths) - lengths
+    for partition, rows in enumerate(held):
+        if not rows:
+            assert partition not in seen
+            continue
+        start, count = seen[partition]
+        assert count == (rows if rows <= 1024 else 256)
+        assert begins[partition] <= start <= start + count <= begins[partition] + rows
 
 
 @pytest.mark.parametrize("workers", [2, 16])
