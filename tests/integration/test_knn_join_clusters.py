@@ -226,7 +226,8 @@ def test_clusters_of_vectors_that_were_dropped_are_none(tmp_path: Path) -> None:
     right, b = arranged(lk, "right", 1500, 2)
     right.drop_columns(["vector"])
     right.add_columns({"vector": lake.Column("vector", lake.Embedding(DIMENSION))})
-    right.merge(columns(list(b.values())).select(["id", "vector"]))
+    inside = right.to_arrow(["id"])["id"].to_pylist()  # in the order of the clusters
+    right.merge(columns([b[i] for i in inside]).select(["id", "vector"]))
     assert "are sorted" in left.knn_join(right, 2, nprobe=2).report.source
 
 
