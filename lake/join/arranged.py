@@ -19,7 +19,7 @@ from lake.nearest.rooms import Rooms
 from lake.storage import Location
 
 _POINTS = 256  # of a large partition, in each fragment, whose mean is its centroid
-_WHOLE = 1024  # rows of one that is not large
+_WHOLE = 1024  # rows of one that is not large: it is read whole, with its neighbours, and some of it are added up
 _READ = 8192  # at once
 
 
@@ -115,7 +115,8 @@ class SumPoints:
             ids, points = rows.read(first, int(counts.sum()))
             ends = np.cumsum(counts)
             for partition, start, end in zip(partitions, ends - counts, ends, strict=True):
-                some = points[start:end][ids[start:end] >= 0].astype(np.float64)
+                some = points[start:end][ids[start:end] >= 0]
+                some = some[:: -(-len(some) // _POINTS) or 1].astype(np.float64)
                 lengths = np.sqrt(np.einsum("nd,nd->n", some, some))
                 sound = np.isfinite(lengths) & (lengths > 0)  # others are refused when they take part
                 some, lengths = some[sound], lengths[sound]
