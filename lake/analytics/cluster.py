@@ -63,8 +63,8 @@ def cluster(
         Then rewrite the table, in one more commit, in the order of the clusters: a cluster shares its fragment only
         with whole neighbours, unless it has more rows than a fragment is to hold, 262,144 or the number given. The
         rows are new ones to `lake.Table.changes`; indexes stay declared, and are to be built again. Joins with the
-        table then take the clusters for their partitions, if it has no ``IVF_FLAT`` index and that is less to compare
-        than to sort its rows.
+        table then take the clusters for their partitions, as long as no ``IVF_FLAT`` index covers the rows, and that
+        is less to compare than to sort them.
     rounds : int
         At most.
     seed : int

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lake.join.side import Side
+from lake.table.snapshot import store_errors
 from lake.table.sql import quote
 
 CLUSTERED = "lake.cluster"
@@ -86,8 +87,14 @@ def _in_order(side: Side, column: str) -> dict[int, Counts]:
         if known.null_count or not len(known):
             continue
         held = known.to_numpy().astype(np.int64)
-        missed = f"{quote(column)} IS NULL AND {quote(side.column)} IS NOT NULL"
-        whole = not labels.null_count or not side.snapshot.dataset.get_fragment(fragment).count_rows(missed)
-        if whole and (held[1:] >= held[:-1]).all():
+        missed = labels.null_count and _missed(side, column, fragment)
+        if not missed and (held[1:] >= held[:-1]).all():
             found[fragment] = np.unique(held, return_counts=True)
     return found
+
+
+def _missed(side: Side, column: str, fragment: int) -> int:
+    """Count the rows that have a vector and no cluster."""
+    where = f"{quote(column)} IS NULL AND {quote(side.column)} IS NOT NULL"
+    with store_errors(side.snapshot.location, side.snapshot.branch):
+        return int(side.snapshot.dataset.get_fragment(fragment).count_rows(where))
